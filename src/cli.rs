@@ -1,0 +1,1 @@
+//! Roles, verbs, command links.

@@ -1,0 +1,21 @@
+//! moorage: every project or branch its own full machine in a container on the company LAN.
+//!
+//! Edges point down only; `tests/layers.rs` keeps it so:
+//! `report`, `state` ← `spec` ← `site`, `lan`, `opt`, `engine`, `api` ← `image`, `container` ← `daemon`, verbs ← `cli`.
+//! `lan` and `opt` never use `engine`: dockerd calls them while it holds its own locks.
+
+pub mod api;
+pub mod cli;
+pub mod container;
+pub mod containerauthor;
+pub mod daemon;
+pub mod dockeruser;
+pub mod engine;
+pub mod image;
+pub mod lan;
+pub mod opt;
+pub mod report;
+pub mod scripthacker;
+pub mod site;
+pub mod spec;
+pub mod state;

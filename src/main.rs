@@ -1,0 +1,3 @@
+//! Parse, run, report one error, exit code.
+
+fn main() {}

@@ -1,0 +1,113 @@
+//! The whole specification of a container: what the site resolves to, what the CLI sends, what the record keeps.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Archive, ByteSize, ContainerName, Owner};
+
+/// Everything that decides what a container is. The same input resolves to the same specification, and two
+/// specifications are compared field by field when the container already exists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerSpec {
+    pub name: ContainerName,
+    pub owner: Owner,
+    /// Empty for `make-os-container`.
+    #[serde(default)]
+    pub project: String,
+    #[serde(default)]
+    pub branch: String,
+    #[serde(default)]
+    pub patches: Vec<String>,
+    /// Full image reference, e.g. `moorage/demo:latest` or `registry.corp:5000/siem-el8:latest`.
+    pub image: String,
+    /// The `/opt` archives, lowest first (patches stack on top).
+    #[serde(default)]
+    pub opt: Vec<Archive>,
+    #[serde(default)]
+    pub sources: Vec<SourceSpec>,
+    /// Files put into the container before its first start (licences), by content.
+    #[serde(default)]
+    pub files: Vec<FileSpec>,
+    /// Lines for `authorized_keys`, by the person who may log in with them.
+    #[serde(default)]
+    pub authorized_keys: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    #[serde(default)]
+    pub ulimits: BTreeMap<String, Ulimit>,
+    /// Size of /dev/shm, bytes.
+    #[serde(default)]
+    pub shm: Option<ByteSize>,
+    #[serde(default)]
+    pub limits: Limits,
+    #[serde(default)]
+    pub mounts: Vec<MountSpec>,
+    /// Capabilities beyond the default ones, without `CAP_`.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// Shell commands, run once inside, in order, as the person.
+    #[serde(default)]
+    pub setup: Vec<String>,
+    /// A shell command that succeeds inside when the container is ready, beyond sshd.
+    #[serde(default)]
+    pub ready: Option<String>,
+    /// The Docker network it hangs on.
+    pub network: String,
+}
+
+/// A repository and where its checkout goes, below `/opt`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSpec {
+    pub repo: String,
+    /// Branch or tag; the repository's default branch where absent.
+    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    pub to: String,
+}
+
+/// A file by content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSpec {
+    /// Absolute path inside the container.
+    pub to: String,
+    /// Permission bits, e.g. 0o644.
+    pub mode: u32,
+    pub content: Vec<u8>,
+}
+
+/// Soft and hard value of one resource limit (setrlimit(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ulimit {
+    pub soft: u64,
+    pub hard: u64,
+}
+
+/// Ceilings and weights; what is absent is filled in from the host's configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Relative share of CPU time, 1 to 10000, default 100 (cgroup v2 `cpu.weight`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_weight: Option<u32>,
+    /// Bytes of memory the container may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
+    /// Processes and threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+}
+
+/// A host path mapped into the container; written `/host/path:/inside[:ro]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MountSpec {
+    pub source: String,
+    pub target: String,
+    #[serde(default)]
+    pub read_only: bool,
+}

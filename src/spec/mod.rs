@@ -1,0 +1,14 @@
+//! The words of moorage as types: names, MACs, sizes, archives, the container's specification and the plan. Pure.
+
+pub mod archive;
+pub mod container;
+pub mod mac;
+pub mod name;
+pub mod plan;
+pub mod size;
+
+pub use archive::{Archive, Digest};
+pub use container::{ContainerSpec, FileSpec, Limits, MountSpec, SourceSpec, Ulimit};
+pub use mac::Mac;
+pub use name::{ContainerName, Owner};
+pub use size::ByteSize;

@@ -1,0 +1,220 @@
+//! What containers and owners are called.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// The longest DNS label, in bytes (RFC 1035, 2.3.4).
+const LONGEST: usize = 63;
+
+/// `<project>-<branch>-<owner>`: `[a-z0-9-]`, at most 63 characters, one DNS label, and the hostname.
+/// DHCP servers cut a hostname at its first dot, so `9.2` becomes `9-2`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ContainerName(String);
+
+/// Not a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadName(String);
+
+impl fmt::Display for BadName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadName {}
+
+impl ContainerName {
+    /// Joins what a person typed (`siem`, `9.2`) and their name to one label. What does not fit into a label is
+    /// replaced by `-`; if that or the length loses something, a hash of the whole keeps two names apart.
+    pub fn join(parts: &[&str], owner: &Owner) -> Result<ContainerName, BadName> {
+        let typed = parts.iter().copied().chain([owner.bare()]).collect::<Vec<_>>().join("-");
+        let label = label(&typed);
+        if label.is_empty() {
+            return Err(BadName(format!("{typed:?} has no letter or digit to make a container's name of")));
+        }
+        // A dot for a dash is the usual loss (9.2) and needs no hash: 9-2 is the same branch to people.
+        let lossless =
+            typed.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.');
+        if label.len() <= LONGEST && lossless {
+            return Ok(ContainerName(label));
+        }
+        let hash = Sha256::digest(typed.as_bytes());
+        let suffix = format!("-{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2]);
+        let cut = label.len().min(LONGEST - suffix.len());
+        Ok(ContainerName(format!("{}{suffix}", label[..cut].trim_end_matches('-'))))
+    }
+
+    /// The names a person may have meant by `typed`, best first: the full name, then their own short form.
+    pub fn candidates(typed: &str, owner: &Owner) -> Vec<ContainerName> {
+        let whole = typed.parse().ok();
+        let own = ContainerName::join(&[typed], owner).ok();
+        whole.into_iter().chain(own).collect()
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Lower-case letters, digits and single inner dashes.
+fn label(text: &str) -> String {
+    let mut label = String::new();
+    for c in text.chars() {
+        match c.to_ascii_lowercase() {
+            c @ ('a'..='z' | '0'..='9') => label.push(c),
+            _ if !label.is_empty() && !label.ends_with('-') => label.push('-'),
+            _ => {}
+        }
+    }
+    label.trim_end_matches('-').to_owned()
+}
+
+impl FromStr for ContainerName {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<ContainerName, BadName> {
+        let good = !text.is_empty()
+            && text.len() <= LONGEST
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !text.starts_with('-')
+            && !text.ends_with('-');
+        match good {
+            true => Ok(ContainerName(text.to_owned())),
+            false => Err(BadName(format!(
+                "{text:?} is not a container's name (a-z, 0-9 and inner dashes, at most {LONGEST} characters)"
+            ))),
+        }
+    }
+}
+
+impl TryFrom<String> for ContainerName {
+    type Error = BadName;
+
+    fn try_from(text: String) -> Result<ContainerName, BadName> {
+        text.parse()
+    }
+}
+
+impl From<ContainerName> for String {
+    fn from(name: ContainerName) -> String {
+        name.0
+    }
+}
+
+impl fmt::Display for ContainerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whose a container is: a person, or a group (`@support`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Owner {
+    Person(String),
+    Group(String),
+}
+
+impl Owner {
+    /// The name without the `@`.
+    pub fn bare(&self) -> &str {
+        match self {
+            Owner::Person(name) | Owner::Group(name) => name,
+        }
+    }
+}
+
+impl FromStr for Owner {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<Owner, BadName> {
+        let (group, name) = match text.strip_prefix('@') {
+            Some(name) => (true, name),
+            None => (false, text),
+        };
+        // What useradd(8) takes, and nothing that means something in a path or in passwd(5).
+        let good = !name.is_empty()
+            && name.len() <= 32
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+            && !name.starts_with(['-', '.']);
+        match (good, group) {
+            (true, true) => Ok(Owner::Group(name.to_owned())),
+            (true, false) => Ok(Owner::Person(name.to_owned())),
+            (false, _) => Err(BadName(format!("{text:?} is neither a person nor a group (`@name`)"))),
+        }
+    }
+}
+
+impl TryFrom<String> for Owner {
+    type Error = BadName;
+
+    fn try_from(text: String) -> Result<Owner, BadName> {
+        text.parse()
+    }
+}
+
+impl From<Owner> for String {
+    fn from(owner: Owner) -> String {
+        owner.to_string()
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Owner::Person(name) => f.write_str(name),
+            Owner::Group(name) => write!(f, "@{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ann() -> Owner {
+        "ann".parse().unwrap()
+    }
+
+    #[test]
+    fn a_branch_with_a_dot_makes_one_label() {
+        let name = ContainerName::join(&["siem", "9.2"], &ann()).unwrap();
+        assert_eq!(name.as_str(), "siem-9-2-ann");
+        assert_eq!(ContainerName::candidates("siem-9.2", &ann()).len(), 1);
+        assert_eq!(ContainerName::candidates("siem-9-2-ann", &ann())[0], name);
+    }
+
+    #[test]
+    fn what_is_cut_or_replaced_is_kept_apart_by_a_hash() {
+        let long = "x".repeat(80);
+        let one = ContainerName::join(&[&long, "a"], &ann()).unwrap();
+        let two = ContainerName::join(&[&long, "b"], &ann()).unwrap();
+        assert_eq!(one.as_str().len(), 63);
+        assert_ne!(one, two);
+        let slash = ContainerName::join(&["siem", "feature/x"], &ann()).unwrap();
+        let dash = ContainerName::join(&["siem", "feature-x"], &ann()).unwrap();
+        assert_ne!(slash, dash);
+        assert!(slash.as_str().parse::<ContainerName>().is_ok());
+    }
+
+    #[test]
+    fn owners_are_people_or_groups() {
+        assert_eq!("@support".parse(), Ok(Owner::Group("support".into())));
+        for junk in ["", "@", "a:b", "../x", ".x", "-x", "a b"] {
+            assert!(junk.parse::<Owner>().is_err(), "{junk}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_joined_name_is_a_valid_one(project in "\\PC{0,90}", branch in "\\PC{0,90}") {
+            if let Ok(name) = ContainerName::join(&[&project, &branch], &ann()) {
+                proptest::prop_assert!(name.as_str().parse::<ContainerName>().is_ok());
+            }
+        }
+    }
+}
