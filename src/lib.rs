@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod dockeruser;
 pub mod engine;
 pub mod image;
+pub mod invocation;
 pub mod lan;
 pub mod opt;
 pub mod report;

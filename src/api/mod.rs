@@ -1,1 +1,32 @@
-//! (see docs/architecture.md)
+//! The wire between CLI and daemon: HTTP and JSON on a unix socket.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/version` | [`Version`] |
+//! | `GET /v1/containers` | `Vec<ContainerView>` |
+//! | `GET /v1/containers/{typed}` | [`ContainerDetail`]; `typed` may be the caller's short name |
+//! | `POST /v1/plan` [`MakeRequest`] | [`Plan`](crate::spec::plan::Plan) |
+//! | `POST /v1/containers` [`MakeRequest`] | events; the result is a [`MakeResult`] |
+//! | `POST /v1/containers/{typed}/start`, `/stop`, `/restart`, `/remove` | events; the result is a [`VerbResult`] |
+//! | `POST /v1/operations/{id}/source` [`SourceDone`] | `{}` |
+//! | `POST /v1/present` [`PresentRequest`] | [`Present`] |
+//! | `GET /v1/containers/{typed}/logs?follow=&lines=` | text, as it comes |
+//! | `POST /v1/containers/{typed}/enter` [`EnterRequest`], upgraded | [`frame`] |
+//! | `GET /v1/leases` | `Vec<LeaseView>` |
+//!
+//! Events are [`report::Event`](crate::report::Event), one JSON object a line, `done` or `failed` last. An answer
+//! that is no 2xx carries a [`report::Fault`](crate::report::Fault). Every request says `Moorage-Api: 1`.
+
+pub mod client;
+pub mod frame;
+pub mod types;
+
+pub use types::*;
+
+/// Where the daemon listens for people.
+pub const SOCKET: &str = "/run/moorage/api.sock";
+/// The header that says which wire a side speaks, and what this build speaks.
+pub const API_HEADER: &str = "moorage-api";
+pub const API_VERSION: u32 = 1;
+/// The largest request body, in bytes: a specification with its licences.
+pub const BODY_LIMIT: usize = 4 << 20;

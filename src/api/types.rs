@@ -1,0 +1,154 @@
+//! What is said on the wire.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::report::Fault;
+use crate::spec::{Archive, ContainerName, ContainerSpec, Mac, Owner};
+
+/// Who answers, and which wire it speaks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    pub version: String,
+    pub api: u32,
+}
+
+/// Make this container. The daemon checks every field against the host's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MakeRequest {
+    pub spec: ContainerSpec,
+    /// `false`: only create and start, without waiting until the container is ready.
+    #[serde(default = "yes")]
+    pub wait: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What became of a `make`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MakeResult {
+    pub container: ContainerView,
+    /// `true` when it existed already with this specification.
+    pub existed: bool,
+    /// The person to log in as.
+    pub user: String,
+    /// `ssh` public host key line, `ssh-ed25519 AAAA…`.
+    pub host_key: String,
+    /// The person's view of the container's `/opt` on the host.
+    pub opt_directory: String,
+    /// The log of this run on the host.
+    pub log: String,
+    /// Bytes of `/opt` layers this container shares with others, and bytes that are new for it.
+    pub shared_bytes: u64,
+    pub new_bytes: u64,
+}
+
+/// What became of start, stop, restart, remove.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerbResult {
+    pub name: ContainerName,
+    /// What it is now, as a word: `running`, `stopped`, `removed`.
+    pub state: String,
+    pub changed: bool,
+}
+
+/// The client has put the checkouts into the staging directory, one directory a source named by its index
+/// (`0`, `1`, …), or could not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceDone {
+    Ready,
+    Failed(Fault),
+}
+
+/// How far a container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// An operation works on it right now.
+    Busy,
+    Running,
+    Stopped,
+    /// Running, but a `setup` step failed or was interrupted: the same command retries it.
+    SetupFailed,
+    /// Our record is there, the engine's container is not.
+    Missing,
+    /// The engine does not answer: what is known comes from our records.
+    Unknown,
+}
+
+/// A line of `list-containers`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerView {
+    pub name: ContainerName,
+    pub owner: Owner,
+    pub project: String,
+    pub branch: String,
+    pub patches: Vec<String>,
+    pub state: State,
+    pub network: String,
+    pub mac: Mac,
+    pub address: Option<Ipv4Addr>,
+    #[serde(default)]
+    pub ipv6: Vec<Ipv6Addr>,
+    pub image: String,
+    /// RFC 3339, UTC.
+    pub created: jiff::Timestamp,
+    /// The verb in progress, where one is.
+    pub operation: Option<String>,
+}
+
+/// All about one container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerDetail {
+    pub container: ContainerView,
+    pub spec: ContainerSpec,
+    pub user: String,
+    pub host_key: String,
+    pub opt_directory: String,
+    pub logs_directory: String,
+    pub engine_id: Option<String>,
+    /// Bytes below the container's own upper directory.
+    pub opt_bytes: u64,
+    /// The lease as the LAN driver knows it, with its journal.
+    pub lease: Option<serde_json::Value>,
+}
+
+/// Are these here already?
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PresentRequest {
+    #[serde(default)]
+    pub images: Vec<String>,
+    #[serde(default)]
+    pub archives: Vec<Archive>,
+}
+
+/// Sizes in bytes of what is here, in the order asked; `None` is not here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Present {
+    pub images: Vec<Option<u64>>,
+    pub archives: Vec<Option<u64>>,
+}
+
+/// Run something inside, with a terminal or without.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnterRequest {
+    /// Empty: the person's login shell.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// Who to be inside; the owner's user where absent.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Columns and rows of the terminal; absent: no terminal.
+    #[serde(default)]
+    pub terminal: Option<(u16, u16)>,
+    /// `TERM` and the like.
+    #[serde(default)]
+    pub env: Vec<String>,
+}
