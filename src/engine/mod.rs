@@ -1,1 +1,115 @@
-//! (see docs/architecture.md)
+//! The Docker Engine in our words and types. Nobody else speaks to it.
+//!
+//! dockerd calls our drivers while it serves us, so `lan` and `opt` must never come here.
+
+mod container;
+mod exec;
+mod files;
+mod image;
+mod network;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use bollard::Docker;
+use bollard::errors::Error;
+use tokio::sync::OnceCell;
+
+use crate::report::{Fault, Kind};
+
+pub use container::{Cgroup, Create, Found, Init, Volume};
+pub use exec::{Exec, Piece, Session, SessionInput, SessionOutput};
+pub use files::File;
+pub use image::{Image, ImageFacts};
+pub use network::Network;
+
+/// The label of everything in Docker that is ours; its value is the record's id.
+pub const LABEL: &str = "moorage.id";
+/// The name our network and volume drivers have in Docker.
+pub const DRIVER: &str = "moorage";
+
+/// Seconds one request may take until its answer begins. Stopping a container waits for its init.
+const TIMEOUT: u64 = 300;
+
+/// A connection to one engine. Connects when it is first used, so that the daemon can start before dockerd.
+#[derive(Debug)]
+pub struct Engine {
+    socket: PathBuf,
+    docker: OnceCell<Docker>,
+}
+
+impl Engine {
+    pub fn new(socket: impl Into<PathBuf>) -> Engine {
+        Engine { socket: socket.into(), docker: OnceCell::new() }
+    }
+
+    /// The engine of this host: `DOCKER_HOST` where it names a unix socket, else Docker's default.
+    pub fn of_this_host() -> Engine {
+        let named = std::env::var("DOCKER_HOST").ok();
+        let socket = named.as_deref().and_then(|host| host.strip_prefix("unix://"));
+        Engine::new(socket.unwrap_or("/var/run/docker.sock"))
+    }
+
+    /// The client, at an API version that both sides speak.
+    pub async fn docker(&self) -> Result<&Docker> {
+        self.docker.get_or_try_init(|| async { connect(&self.socket).await }).await
+    }
+
+    /// Answers when the engine does.
+    pub async fn ping(&self) -> Result<()> {
+        self.docker()
+            .await?
+            .ping()
+            .await
+            .map_err(|e| fault(e, "ask the Docker Engine whether it is there"))?;
+        Ok(())
+    }
+}
+
+async fn connect(socket: &Path) -> Result<Docker> {
+    let open = || async {
+        let path = socket.to_string_lossy();
+        Docker::connect_with_unix(&path, TIMEOUT, bollard::API_DEFAULT_VERSION)?.negotiate_version().await
+    };
+    open().await.map_err(|e| absent(socket).why(e.to_string()).into())
+}
+
+fn absent(socket: &Path) -> Fault {
+    let next = match Path::new("/run/systemd/system").exists() {
+        true => "systemctl start docker",
+        false => "start dockerd, for example: moorage setup",
+    };
+    Fault::new(Kind::Missing, format!("the Docker Engine does not answer on {}", socket.display())).next(next)
+}
+
+/// What Docker answered, as a fault about `doing`.
+fn fault(error: Error, doing: impl Into<String>) -> Fault {
+    let doing = doing.into();
+    match error {
+        Error::DockerResponseServerError { status_code, message } => {
+            let kind = match status_code {
+                404 => Kind::NotFound,
+                403 => Kind::Denied,
+                _ => Kind::Failed,
+            };
+            Fault::new(kind, format!("cannot {doing}")).why(message.trim().to_owned())
+        }
+        Error::RequestTimeoutError => Fault::new(Kind::TimedOut, format!("cannot {doing}"))
+            .why("the Docker Engine did not answer in time"),
+        Error::HyperLegacyError { .. } | Error::SocketNotFoundError(_) | Error::HyperResponseError { .. } => {
+            Fault::new(Kind::Missing, format!("cannot {doing}"))
+                .why(format!("the Docker Engine went away: {error}"))
+                .next("check dockerd, then run the same command again")
+        }
+        other => Fault::new(Kind::Failed, format!("cannot {doing}")).why(other.to_string()),
+    }
+}
+
+/// `Ok(None)` for "there is no such thing", which is not the same as "cannot tell".
+fn found<T>(answer: Result<T, Error>, doing: impl Into<String>) -> Result<Option<T>> {
+    match answer {
+        Ok(thing) => Ok(Some(thing)),
+        Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+        Err(error) => Err(fault(error, doing).into()),
+    }
+}

@@ -1,0 +1,287 @@
+//! Containers: create, start, stop, remove, list.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
+use bollard::models::{
+    ContainerCreateBody, EndpointSettings, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
+    Mount, MountType, MountVolumeOptions, MountVolumeOptionsDriverConfig, NetworkingConfig, ResourcesUlimits,
+    RestartPolicy, RestartPolicyNameEnum,
+};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    StopContainerOptionsBuilder,
+};
+
+use super::{DRIVER, Engine, LABEL, fault, found};
+use crate::spec::{Limits, Mac, Ulimit};
+
+/// Seconds an init has to end its services before it is killed.
+const STOP_SECONDS: i32 = 30;
+
+/// What PID 1 of a container is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Init {
+    /// The image's own init (systemd), at this path.
+    Own(String),
+    /// Docker's, which runs the image's command, or a shell that waits where it has none.
+    Docker { command: Vec<String> },
+}
+
+/// How the host arranges control groups, and with it what systemd inside needs (docs/architecture.md).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cgroup {
+    V1,
+    V2,
+}
+
+impl Cgroup {
+    /// Version 2 where the unified hierarchy is the whole of `/sys/fs/cgroup`.
+    pub fn of_this_host() -> Cgroup {
+        match std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+            true => Cgroup::V2,
+            false => Cgroup::V1,
+        }
+    }
+}
+
+/// A volume of our driver and where it is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    pub name: String,
+    pub target: String,
+    pub read_only: bool,
+}
+
+/// All the Engine has to know to create a container.
+#[derive(Debug, Clone)]
+pub struct Create {
+    pub name: String,
+    pub id: String,
+    pub image: String,
+    pub init: Init,
+    pub stop_signal: Option<String>,
+    pub cgroup: Cgroup,
+    pub network: String,
+    pub mac: Mac,
+    pub dns: Vec<Ipv4Addr>,
+    pub dns_search: Vec<String>,
+    pub volumes: Vec<Volume>,
+    pub env: BTreeMap<String, String>,
+    pub ulimits: BTreeMap<String, Ulimit>,
+    /// Bytes of /dev/shm.
+    pub shm: Option<u64>,
+    pub limits: Limits,
+    pub capabilities: Vec<String>,
+}
+
+/// A container as the Engine sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub engine_id: String,
+    pub name: String,
+    /// The value of our label; empty when it is not ours.
+    pub id: String,
+    pub running: bool,
+    /// PID of its init on the host; known after `inspect` of a running one.
+    pub pid: Option<i32>,
+    /// The image's id, `sha256:…`
+    pub image_id: String,
+}
+
+impl Create {
+    /// The slice (cgroup v2) whose inside the container may write; the limits sit on its parent, out of reach.
+    pub fn slice(&self) -> String {
+        format!("moorage-{}-in.slice", self.id)
+    }
+
+    fn body(&self) -> ContainerCreateBody {
+        let own_init = matches!(self.init, Init::Own(_));
+        let (command, entrypoint) = match &self.init {
+            Init::Own(path) => (Some(vec![path.clone()]), Some(vec![])),
+            Init::Docker { command } if command.is_empty() => (Some(vec!["/bin/sh".to_owned()]), None),
+            Init::Docker { .. } => (None, None),
+        };
+        let mut env = vec!["container=docker".to_owned()];
+        env.extend(self.env.iter().map(|(name, value)| format!("{name}={value}")));
+        ContainerCreateBody {
+            hostname: Some(self.name.clone()),
+            image: Some(self.image.clone()),
+            cmd: command,
+            entrypoint,
+            env: Some(env),
+            labels: Some([(LABEL.to_owned(), self.id.clone())].into()),
+            stop_signal: self.stop_signal.clone().or_else(|| own_init.then(|| "SIGRTMIN+3".to_owned())),
+            stop_timeout: Some(STOP_SECONDS.into()),
+            // A shell as the only process stays as long as its terminal does.
+            tty: Some(!own_init),
+            open_stdin: Some(!own_init),
+            host_config: Some(self.host_config(own_init)),
+            networking_config: Some(NetworkingConfig {
+                endpoints_config: Some([(self.network.clone(), self.endpoint())].into()),
+            }),
+            ..Default::default()
+        }
+    }
+
+    fn host_config(&self, own_init: bool) -> HostConfig {
+        let limits = &self.limits;
+        let mut host = HostConfig {
+            network_mode: Some(self.network.clone()),
+            restart_policy: Some(RestartPolicy {
+                name: Some(RestartPolicyNameEnum::UNLESS_STOPPED),
+                maximum_retry_count: None,
+            }),
+            // A device node made inside and seen through the host's view of /opt would be the host's device.
+            cap_drop: Some(vec!["MKNOD".to_owned()]),
+            cap_add: Some(self.capabilities.clone()),
+            mounts: Some(self.volumes.iter().map(mount).collect()),
+            shm_size: self.shm.map(|bytes| bytes as i64),
+            dns: Some(self.dns.iter().map(ToString::to_string).collect()),
+            dns_search: Some(self.dns_search.clone()),
+            ulimits: Some(self.ulimits.iter().map(|(name, limit)| ulimit(name, *limit)).collect()),
+            memory: limits.memory.map(|bytes| bytes.0 as i64),
+            pids_limit: limits.pids.map(i64::from),
+            // Docker knows the cgroup v1 scale only: 1024 shares are a weight of 100.
+            cpu_shares: limits.cpu_weight.map(|weight| (i64::from(weight) * 1024 / 100).max(2)),
+            log_config: Some(HostConfigLogConfig {
+                typ: Some("json-file".to_owned()),
+                config: Some(
+                    [("max-size", "10m"), ("max-file", "3")].map(|(k, v)| (k.into(), v.into())).into(),
+                ),
+            }),
+            init: Some(!own_init),
+            ..Default::default()
+        };
+        if own_init {
+            host.cgroupns_mode = Some(HostConfigCgroupnsModeEnum::HOST);
+            // Without /run/lock and /tmp of their own systemd ends up degraded.
+            host.tmpfs = Some(
+                [("/run", "exec,mode=755"), ("/run/lock", ""), ("/tmp", "exec,mode=1777")]
+                    .map(|(path, options)| (path.to_owned(), options.to_owned()))
+                    .into(),
+            );
+            host.binds = Some(match self.cgroup {
+                Cgroup::V1 => vec!["/sys/fs/cgroup:/sys/fs/cgroup:ro".to_owned()],
+                Cgroup::V2 => {
+                    let slice = self.slice();
+                    let path = format!("/sys/fs/cgroup/moorage.slice/moorage-{}.slice/{slice}", self.id);
+                    host.cgroup_parent = Some(slice);
+                    vec![format!("{path}:{path}:rw")]
+                }
+            });
+        }
+        host
+    }
+
+    fn endpoint(&self) -> EndpointSettings {
+        // Driver options carry the MAC on every Docker version; an endpoint's own field needs API 1.44.
+        let options = [("moorage.hostname", self.name.clone()), ("moorage.mac", self.mac.to_string())];
+        EndpointSettings {
+            driver_opts: Some(options.map(|(key, value)| (key.to_owned(), value)).into()),
+            ..Default::default()
+        }
+    }
+}
+
+fn mount(volume: &Volume) -> Mount {
+    Mount {
+        typ: Some(MountType::VOLUME),
+        source: Some(volume.name.clone()),
+        target: Some(volume.target.clone()),
+        read_only: Some(volume.read_only),
+        volume_options: Some(MountVolumeOptions {
+            no_copy: Some(true),
+            driver_config: Some(MountVolumeOptionsDriverConfig {
+                name: Some(DRIVER.to_owned()),
+                options: None,
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn ulimit(name: &str, limit: Ulimit) -> ResourcesUlimits {
+    ResourcesUlimits {
+        name: Some(name.to_owned()),
+        soft: Some(limit.soft as i64),
+        hard: Some(limit.hard as i64),
+    }
+}
+
+impl Engine {
+    /// Creates the container without starting it; answers its engine id.
+    pub async fn create(&self, create: &Create) -> Result<String> {
+        let options = CreateContainerOptionsBuilder::default().name(&create.name).build();
+        let docker = self.docker().await?;
+        let created = docker
+            .create_container(Some(options), create.body())
+            .await
+            .map_err(|e| fault(e, format!("create the container {}", create.name)))?;
+        Ok(created.id)
+    }
+
+    pub async fn start(&self, name: &str) -> Result<()> {
+        let docker = self.docker().await?;
+        docker.start_container(name, None).await.map_err(|e| fault(e, format!("start {name}")))?;
+        Ok(())
+    }
+
+    pub async fn stop(&self, name: &str) -> Result<()> {
+        let options = StopContainerOptionsBuilder::default().t(STOP_SECONDS).build();
+        let docker = self.docker().await?;
+        docker.stop_container(name, Some(options)).await.map_err(|e| fault(e, format!("stop {name}")))?;
+        Ok(())
+    }
+
+    /// Removes the container, running or not; one that is not there is no error.
+    pub async fn remove(&self, name: &str) -> Result<()> {
+        let options = RemoveContainerOptionsBuilder::default().force(true).build();
+        let answer = self.docker().await?.remove_container(name, Some(options)).await;
+        found(answer, format!("remove the container {name}"))?;
+        Ok(())
+    }
+
+    pub async fn inspect(&self, name: &str) -> Result<Option<Found>> {
+        let answer = self.docker().await?.inspect_container(name, None).await;
+        let Some(seen) = found(answer, format!("look at the container {name}"))? else { return Ok(None) };
+        let state = seen.state.unwrap_or_default();
+        let labels = seen.config.and_then(|config| config.labels).unwrap_or_default();
+        Ok(Some(Found {
+            engine_id: seen.id.unwrap_or_default(),
+            name: name.to_owned(),
+            id: labels.get(LABEL).cloned().unwrap_or_default(),
+            running: state.running.unwrap_or_default(),
+            pid: state.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0),
+            image_id: seen.image.unwrap_or_default(),
+        }))
+    }
+
+    /// Every container with our label.
+    pub async fn list(&self) -> Result<Vec<Found>> {
+        let filters: HashMap<&str, Vec<&str>> = [("label", vec![LABEL])].into();
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let docker = self.docker().await?;
+        let all = docker.list_containers(Some(options)).await.map_err(|e| fault(e, "list the containers"))?;
+        Ok(all
+            .into_iter()
+            .map(|seen| Found {
+                engine_id: seen.id.unwrap_or_default(),
+                name: seen
+                    .names
+                    .into_iter()
+                    .flatten()
+                    .next()
+                    .unwrap_or_default()
+                    .trim_start_matches('/')
+                    .to_owned(),
+                id: seen.labels.unwrap_or_default().remove(LABEL).unwrap_or_default(),
+                running: seen.state.is_some_and(|state| state.to_string() == "running"),
+                pid: None,
+                image_id: seen.image_id.unwrap_or_default(),
+            })
+            .collect())
+    }
+}

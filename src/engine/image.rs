@@ -1,0 +1,122 @@
+//! Images: what is here, pulling, and what is inside one.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use bollard::models::ContainerCreateBody;
+use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveContainerOptionsBuilder};
+use futures_util::StreamExt as _;
+use serde::{Deserialize, Serialize};
+
+use super::{Engine, fault, found};
+use crate::report::{Fault, Kind, Reporter, Unit};
+
+/// An image that is here.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// `sha256:…`
+    pub id: String,
+    /// Bytes on this host.
+    pub size: u64,
+    pub command: Vec<String>,
+    pub stop_signal: Option<String>,
+}
+
+/// What we need to know of an image's root filesystem. Read once an image and remembered, since it never changes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImageFacts {
+    /// The path of its init (systemd), if it has one.
+    pub init: Option<String>,
+    pub sshd: bool,
+    pub bash: bool,
+    pub sudoers: bool,
+    pub passwd: String,
+    pub group: String,
+    pub shadow: String,
+}
+
+impl Engine {
+    pub async fn image(&self, reference: &str) -> Result<Option<Image>> {
+        let answer = self.docker().await?.inspect_image(reference).await;
+        let Some(image) = found(answer, format!("look at the image {reference}"))? else { return Ok(None) };
+        let config = image.config.unwrap_or_default();
+        Ok(Some(Image {
+            id: image.id.unwrap_or_default(),
+            size: image.size.unwrap_or_default().max(0) as u64,
+            command: config
+                .entrypoint
+                .into_iter()
+                .flatten()
+                .chain(config.cmd.into_iter().flatten())
+                .collect(),
+            stop_signal: config.stop_signal,
+        }))
+    }
+
+    /// Pulls `reference`; the progress of all layers is one sum. Dropping the future ends the pull.
+    pub async fn pull(&self, reference: &str, report: &Reporter) -> Result<()> {
+        let doing = format!("pull the image {reference}");
+        let options = CreateImageOptionsBuilder::default().from_image(reference).build();
+        let mut events = self.docker().await?.create_image(Some(options), None, None);
+        let mut layers: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        while let Some(event) = events.next().await {
+            let event = event.map_err(|e| fault(e, &doing))?;
+            if let Some(error) = event.error_detail.and_then(|e| e.message) {
+                return Err(Fault::new(Kind::Failed, format!("cannot {doing}")).why(error).into());
+            }
+            let progress = event.progress_detail.unwrap_or_default();
+            let (Some(layer), Some(status)) = (event.id, event.status) else { continue };
+            let total = progress.total.unwrap_or_default().max(0) as u64;
+            let entry = layers.entry(layer).or_default();
+            match status.as_str() {
+                "Downloading" => *entry = (progress.current.unwrap_or_default().max(0) as u64, total),
+                "Download complete" | "Extracting" | "Pull complete" => entry.0 = entry.1,
+                _ => continue,
+            }
+            let done = layers.values().map(|l| l.0).sum();
+            report.progress("image", done, Some(layers.values().map(|l| l.1).sum()), Unit::Bytes);
+        }
+        Ok(())
+    }
+
+    /// Looks into an image through a container that is never started.
+    pub async fn look_into(&self, image: &Image) -> Result<ImageFacts> {
+        let doing = format!("look into the image {}", image.id);
+        let docker = self.docker().await?;
+        let body = ContainerCreateBody {
+            image: Some(image.id.clone()),
+            cmd: Some(vec!["/".into()]),
+            labels: Some([(super::LABEL.to_owned(), "probe".to_owned())].into()),
+            network_disabled: Some(true),
+            ..Default::default()
+        };
+        let probe = docker.create_container(None, body).await.map_err(|e| fault(e, &doing))?.id;
+        let facts = self.read_facts(&probe).await;
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        docker.remove_container(&probe, Some(options)).await.map_err(|e| fault(e, &doing))?;
+        facts
+    }
+
+    async fn read_facts(&self, probe: &str) -> Result<ImageFacts> {
+        let mut init = None;
+        for path in ["/sbin/init", "/usr/sbin/init", "/lib/systemd/systemd"] {
+            if self.has_file(probe, path).await? {
+                init = Some(path.to_owned());
+                break;
+            }
+        }
+        let text = async |path: &str| -> Result<String> {
+            let bytes = self.read_file(probe, path).await?.unwrap_or_default();
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        Ok(ImageFacts {
+            init,
+            sshd: self.has_file(probe, "/usr/sbin/sshd").await?,
+            bash: self.has_file(probe, "/bin/bash").await?,
+            sudoers: self.has_file(probe, "/etc/sudoers.d").await?,
+            passwd: text("/etc/passwd").await?,
+            group: text("/etc/group").await?,
+            shadow: text("/etc/shadow").await?,
+        })
+    }
+}

@@ -1,0 +1,48 @@
+//! Networks and volumes as the Engine knows them.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use bollard::models::VolumeCreateRequest;
+use bollard::query_parameters::RemoveVolumeOptionsBuilder;
+
+use super::{DRIVER, Engine, LABEL, fault, found};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    pub id: String,
+    pub driver: String,
+    pub options: HashMap<String, String>,
+}
+
+impl Engine {
+    pub async fn network(&self, name: &str) -> Result<Option<Network>> {
+        let answer = self.docker().await?.inspect_network(name, None).await;
+        Ok(found(answer, format!("look at the network {name}"))?.map(|network| Network {
+            id: network.id.unwrap_or_default(),
+            driver: network.driver.unwrap_or_default(),
+            options: network.options.unwrap_or_default(),
+        }))
+    }
+
+    /// Makes the volume known to Docker; our driver already holds it. Succeeds where it is known.
+    pub async fn create_volume(&self, name: &str, id: &str) -> Result<()> {
+        let request = VolumeCreateRequest {
+            name: Some(name.to_owned()),
+            driver: Some(DRIVER.to_owned()),
+            labels: Some([(LABEL.to_owned(), id.to_owned())].into()),
+            ..Default::default()
+        };
+        let docker = self.docker().await?;
+        docker.create_volume(request).await.map_err(|e| fault(e, format!("make the volume {name}")))?;
+        Ok(())
+    }
+
+    /// Makes Docker forget the volume; one that it does not know is no error.
+    pub async fn remove_volume(&self, name: &str) -> Result<()> {
+        let options = RemoveVolumeOptionsBuilder::default().force(true).build();
+        let answer = self.docker().await?.remove_volume(name, Some(options)).await;
+        found(answer, format!("remove the volume {name}"))?;
+        Ok(())
+    }
+}
