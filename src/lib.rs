@@ -13,6 +13,7 @@ pub mod dockeruser;
 pub mod engine;
 pub mod image;
 pub mod invocation;
+pub mod lab;
 pub mod lan;
 pub mod opt;
 pub mod report;
