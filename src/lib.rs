@@ -5,6 +5,7 @@
 //! `lan` and `opt` never use `engine`: dockerd calls them while it holds its own locks.
 
 pub mod api;
+pub mod checkout;
 pub mod cli;
 pub mod container;
 pub mod containerauthor;
