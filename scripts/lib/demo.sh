@@ -1,21 +1,25 @@
 # shellcheck shell=bash
 # The demo project's repository and /opt archive, made on this machine so that nothing has to be fetched. Sourced.
 
-# make_demo DIRECTORY: writes demo.bundle (branches main and 1.0) and opt.tar.zst there, the same bytes each time.
+# make_demo DIRECTORY: writes demo.bundle (branches main and 1.0), opt.tar.zst and patch-p1.tar.zst there, the same
+# bytes each time.
 make_demo() {
-    local directory=$1 work
+    local directory=$1 work made
     work=$(mktemp -d)
     mkdir -p "$directory"
     demo_opt "$work/opt"
+    demo_patch "$work/patch-p1"
     demo_repository "$work/repository"
-    # Under other names first: a run that is interrupted leaves no half archive behind.
-    tar --create --zstd --sort=name --mtime=@1577836800 --owner=0 --group=0 --numeric-owner \
-        --directory "$work/opt" --file "$work/opt.tar.zst" .
+    for made in opt patch-p1; do
+        tar --create --zstd --sort=name --mtime=@1577836800 --owner=0 --group=0 --numeric-owner \
+            --directory "$work/$made" --file "$work/$made.tar.zst" .
+    done
     git -C "$work/repository" bundle create --quiet "$work/demo.bundle" HEAD main 1.0
-    local made
-    for made in opt.tar.zst demo.bundle; do
-        cmp -s "$work/$made" "$directory/$made" || install -m 644 -T "$work/$made" "$directory/.$made.new"
-        [ ! -e "$directory/.$made.new" ] || mv "$directory/.$made.new" "$directory/$made"
+    # Under another name first: a run that is interrupted leaves no half archive behind.
+    for made in opt.tar.zst patch-p1.tar.zst demo.bundle; do
+        cmp -s "$work/$made" "$directory/$made" && continue
+        install -m 644 -T "$work/$made" "$directory/.$made.new"
+        mv "$directory/.$made.new" "$directory/$made"
     done
     rm -rf "$work"
 }
@@ -34,6 +38,13 @@ SCRIPT
     ln "$1/demo/share/version" "$1/demo/share/version.hard"
     # Numbers that zstd cannot make small, so that the archive takes a moment as a real one does.
     awk 'BEGIN { srand(1); for (i = 0; i < 400000; i++) printf "%d\n", rand() * 1000000000 }' >"$1/demo/share/data"
+}
+
+# What --patch p1 stacks on it.
+demo_patch() {
+    mkdir -p "$1/demo/share"
+    echo 'demo 1.0 p1' >"$1/demo/share/version"
+    echo 'what p1 mends' >"$1/demo/share/p1"
 }
 
 # The product's source: `setup` is what the project's file names as its set-up step.
