@@ -12,6 +12,7 @@ pub mod list_containers;
 pub mod list_leases;
 pub mod remove_container;
 pub mod restart_container;
+pub mod setup;
 pub mod show_container;
 pub mod show_logs;
 pub mod start_container;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use bollard::models::VolumeCreateRequest;
+use bollard::models::{Ipam, NetworkCreateRequest, VolumeCreateRequest};
 use bollard::query_parameters::RemoveVolumeOptionsBuilder;
 
 use super::{DRIVER, Engine, LABEL, fault, found};
@@ -23,6 +23,22 @@ impl Engine {
             driver: network.driver.unwrap_or_default(),
             options: network.options.unwrap_or_default(),
         }))
+    }
+
+    /// Makes the LAN known to Docker: our driver, addresses from nobody but the LAN's DHCP server. Our driver is asked, so the
+    /// daemon has to run.
+    pub async fn create_lan(&self, name: &str, parent: &str) -> Result<()> {
+        let request = NetworkCreateRequest {
+            name: name.to_owned(),
+            driver: Some(DRIVER.to_owned()),
+            ipam: Some(Ipam { driver: Some("null".into()), ..Default::default() }),
+            options: Some([("parent".to_owned(), parent.to_owned())].into()),
+            labels: Some([(LABEL.to_owned(), name.to_owned())].into()),
+            ..Default::default()
+        };
+        let docker = self.docker().await?;
+        docker.create_network(request).await.map_err(|e| fault(e, format!("make the network {name}")))?;
+        Ok(())
     }
 
     /// Makes the volume known to Docker; our driver already holds it. Succeeds where it is known.

@@ -1,0 +1,193 @@
+//! Does what was planned, in order; the first failure stops it, and running setup again goes on from there.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+use tokio::task::spawn_blocking;
+
+use crate::engine::Engine;
+use crate::report::{Fault, Kind, Reporter};
+
+use super::observe::{Host, PROGRAM, SITE};
+use super::plan::Step;
+use super::service::{self, Background};
+use super::site;
+
+const UNITS: [&str; 3] = ["moorage.socket", "moorage-plugin.socket", "moorage.service"];
+
+pub async fn apply(host: &Host, steps: &[Step], reporter: &Reporter) -> Result<()> {
+    for step in steps {
+        let text = step.text();
+        reporter.begin("setup", text.as_str());
+        one(host, step, reporter).await.with_context(|| format!("cannot {text}"))?;
+        reporter.end("setup", text.as_str());
+    }
+    Ok(())
+}
+
+async fn one(host: &Host, step: &Step, reporter: &Reporter) -> Result<()> {
+    match step {
+        Step::InstallEngine => install_engine(reporter).await,
+        Step::StartEngine { systemd } => start_engine(*systemd, reporter).await,
+        Step::InstallProgram { from } => install(from, &host.path(PROGRAM)),
+        Step::Link { name } => link(&host.path("/usr/local/bin").join(name)),
+        Step::CloneSite { url } => {
+            let (url, directory) = (url.clone(), host.path(SITE));
+            spawn_blocking(move || site::clone(&url, &directory)).await?
+        }
+        Step::UpdateSite { url } => {
+            let (url, directory) = (url.clone(), host.path(SITE));
+            spawn_blocking(move || site::update(&url, &directory)).await?
+        }
+        Step::Write { path, text } => write(&host.path(path), text),
+        Step::EnableUnits => {
+            run("systemctl", &["daemon-reload"], reporter).await?;
+            run("systemctl", &[&["enable"], &UNITS[..]].concat(), reporter).await
+        }
+        Step::StartDaemon { systemd } => start_daemon(*systemd, reporter).await,
+        Step::RestartDaemon { systemd: true } => {
+            run("systemctl", &["restart", "moorage.service"], reporter).await
+        }
+        Step::RestartDaemon { systemd: false } => {
+            service::end_listener(Path::new(crate::api::SOCKET)).await?;
+            start_daemon(false, reporter).await
+        }
+        Step::MakeNetwork { name, parent } => Engine::of_this_host().create_lan(name, parent).await,
+    }
+}
+
+async fn install_engine(reporter: &Reporter) -> Result<()> {
+    run("apt-get", &["-qq", "update"], reporter).await?;
+    // Newer releases have the command line in a package of its own, which docker.io only recommends.
+    run("apt-get", &["-qq", "-y", "-o", "Dpkg::Use-Pty=0", "install", "docker.io"], reporter).await
+}
+
+async fn start_engine(systemd: bool, reporter: &Reporter) -> Result<()> {
+    let answers = async || Engine::of_this_host().ping().await.is_ok();
+    if systemd {
+        run("systemctl", &["enable", "--now", "docker"], reporter).await?;
+        return match service::until(answers).await {
+            true => Ok(()),
+            false => Err(Fault::new(Kind::TimedOut, "the Docker Engine does not answer")
+                .next("journalctl -u docker")
+                .into()),
+        };
+    }
+    Background {
+        program: "dockerd",
+        arguments: &[],
+        log: Path::new("/var/log/moorage/dockerd.log"),
+        pid_file: Path::new("/run/moorage/dockerd.pid"),
+    }
+    .start(answers)
+    .await
+}
+
+async fn start_daemon(systemd: bool, reporter: &Reporter) -> Result<()> {
+    if systemd {
+        return run("systemctl", &[&["start"], &UNITS[..]].concat(), reporter).await;
+    }
+    Background {
+        program: PROGRAM,
+        arguments: &["daemon"],
+        log: Path::new("/var/log/moorage/daemon.log"),
+        pid_file: Path::new("/run/moorage/daemon.pid"),
+    }
+    .start(async || service::answers(Path::new(crate::api::SOCKET)).await)
+    .await
+}
+
+/// Runs a program to its end; its words go to the reporter, and its last ones into the error.
+async fn run(program: &str, arguments: &[&str], reporter: &Reporter) -> Result<()> {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start {program}"))?;
+    let mut last = Vec::new();
+    if let Some(errors) = child.stderr.take() {
+        let mut lines = BufReader::new(errors).lines();
+        while let Some(line) = lines.next_line().await? {
+            reporter.output("setup", line.as_str());
+            last.push(line);
+            if last.len() > 5 {
+                last.remove(0);
+            }
+        }
+    }
+    let status = child.wait().await?;
+    if status.success() {
+        return Ok(());
+    }
+    let mut fault = Fault::new(Kind::Failed, format!("{program} {} failed: {status}", arguments.join(" ")));
+    fault.why = last;
+    Err(fault.into())
+}
+
+/// Puts the program in place by a rename: a daemon that runs from the old file goes on.
+fn install(from: &Path, to: &Path) -> Result<()> {
+    let directory = to.parent().context("the program needs a directory")?;
+    fs::create_dir_all(directory)?;
+    let staging = tempfile::Builder::new().prefix(".moorage-").tempfile_in(directory)?;
+    fs::copy(from, staging.path()).with_context(|| format!("copy {}", from.display()))?;
+    fs::set_permissions(staging.path(), fs::Permissions::from_mode(0o755))?;
+    staging.persist(to).map_err(|e| e.error).with_context(|| format!("write {}", to.display()))?;
+    Ok(())
+}
+
+fn link(path: &Path) -> Result<()> {
+    match symlink("moorage", path) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e).context("make the link"),
+        _ => Ok(()),
+    }
+}
+
+/// Configuration, which other programs and people read.
+fn write(path: &Path, text: &str) -> Result<()> {
+    let directory = path.parent().context("a file needs a directory")?;
+    fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    crate::state::replace(path, text.as_bytes())?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn files_are_written_once_and_readable() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::at(root.path());
+        fs::create_dir_all(root.path().join("usr/local/bin")).unwrap();
+        let program = root.path().join("program");
+        fs::write(&program, "program").unwrap();
+        let steps = [
+            Step::Write { path: super::super::observe::SPEC, text: "unix:///x\n".into() },
+            Step::InstallProgram { from: program },
+            Step::Link { name: "list-containers".into() },
+        ];
+        for _ in 0..2 {
+            apply(&host, &steps, &Reporter::silent()).await.unwrap();
+        }
+        assert_eq!(host.text(super::super::observe::SPEC).unwrap().unwrap(), "unix:///x\n");
+        let mode = |path: &str| fs::metadata(host.path(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(super::super::observe::SPEC), 0o644);
+        assert_eq!(mode(PROGRAM), 0o755);
+        assert_eq!(host.text("/usr/local/bin/list-containers").unwrap().unwrap(), "program");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_fails_says_its_last_words() {
+        let error = run("sh", &["-c", "echo broken >&2; exit 3"], &Reporter::silent()).await.unwrap_err();
+        assert_eq!(Fault::of(&error).why, ["broken"]);
+    }
+}

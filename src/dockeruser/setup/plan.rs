@@ -1,0 +1,287 @@
+//! What to do, decided from what was seen. Pure.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use minijinja::{Environment, UndefinedBehavior, context, syntax::SyntaxConfig};
+
+use crate::report::{Fault, Kind};
+
+use super::Args;
+use super::observe::{Binary, CONFIG, Configured, Lan, Link, PROGRAM, SITE, SPEC, Seen, UNITS};
+use super::parent;
+use super::site::Checkout;
+
+/// One thing to do. Each may be repeated without harm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    InstallEngine,
+    StartEngine {
+        systemd: bool,
+    },
+    InstallProgram {
+        from: PathBuf,
+    },
+    Link {
+        name: String,
+    },
+    CloneSite {
+        url: String,
+    },
+    /// Fast-forward only: what somebody changed there is theirs to sort out.
+    UpdateSite {
+        url: String,
+    },
+    Write {
+        path: &'static str,
+        text: String,
+    },
+    EnableUnits,
+    StartDaemon {
+        systemd: bool,
+    },
+    /// An upgrade: containers go on running.
+    RestartDaemon {
+        systemd: bool,
+    },
+    MakeNetwork {
+        name: String,
+        parent: String,
+    },
+}
+
+/// Where moorage keeps its state and its store.
+const STATE: &str = "/var/lib/moorage";
+/// What Docker calls the LAN unless somebody wants another name.
+pub(super) const DEFAULT_NETWORK: &str = "lan";
+
+pub fn plan(args: &Args, seen: &Seen) -> Result<Vec<Step>> {
+    let parent = chosen_parent(args, seen)?;
+    check_configured(args, &seen.configured)?;
+    check_network(args, seen, &parent)?;
+    check_links(seen)?;
+    let mut steps = engine(seen)?;
+    if seen.binary != Binary::Installed {
+        steps.push(Step::InstallProgram { from: seen.program.clone() });
+    }
+    let missing = seen.links.iter().filter(|(_, link)| **link == Link::Missing);
+    steps.extend(missing.map(|(name, _)| Step::Link { name: name.clone() }));
+    steps.extend(site(args, seen)?);
+    let units = files(args, seen, &parent, &mut steps)?;
+    let systemd = seen.systemd;
+    if systemd && (units || !seen.units_enabled) {
+        steps.push(Step::EnableUnits);
+    }
+    match seen.daemon_answers {
+        false => steps.push(Step::StartDaemon { systemd }),
+        true if units || seen.binary != Binary::Installed => steps.push(Step::RestartDaemon { systemd }),
+        true => {}
+    }
+    if !matches!(seen.lan, Lan::There(_)) {
+        steps.push(Step::MakeNetwork { name: args.network.clone(), parent });
+    }
+    Ok(steps)
+}
+
+/// The parent that holds from now on.
+fn chosen_parent(args: &Args, seen: &Seen) -> Result<String> {
+    let chosen = match (&args.parent, &seen.configured.parent) {
+        (Some(asked), Some(configured)) if asked != configured => {
+            return Err(Fault::new(Kind::Differs, format!("this host's LAN interface is {configured}, not {asked}"))
+                .why(format!("{CONFIG} says so"))
+                .next(format!(
+                    "remove the containers and `docker network rm {}`, write parent = \"{asked}\" into {CONFIG}, then run this again",
+                    args.network
+                ))
+                .into());
+        }
+        (Some(parent), _) | (None, Some(parent)) => parent.clone(),
+        (None, None) => {
+            return Err(Fault::new(Kind::Usage, "which interface is plugged into the LAN?")
+                .next(parent::suggestion(&seen.usable))
+                .into());
+        }
+    };
+    match &seen.parent_fault {
+        Some(fault) => Err(fault.clone().into()),
+        None => Ok(chosen),
+    }
+}
+
+/// The configuration is the admin's once it is there: what was asked for must not contradict it.
+fn check_configured(args: &Args, configured: &Configured) -> Result<()> {
+    let line = match configured {
+        Configured { parent: None, .. } => return Ok(()),
+        Configured { network, .. } if network.as_deref().unwrap_or(DEFAULT_NETWORK) != args.network => {
+            format!("network = \"{}\"", args.network)
+        }
+        Configured { site, .. } if args.site_repo.is_some() && site.as_deref() != Some(SITE) => {
+            format!("site = \"{SITE}\"")
+        }
+        _ => return Ok(()),
+    };
+    Err(Fault::new(Kind::Differs, format!("{CONFIG} does not say {line}"))
+        .next(format!("write {line} into {CONFIG}, then run this again"))
+        .into())
+}
+
+fn check_network(args: &Args, seen: &Seen, parent: &str) -> Result<()> {
+    let Lan::There(network) = &seen.lan else { return Ok(()) };
+    let there = network.options.get("parent").map(String::as_str);
+    let why = match there {
+        _ if network.driver != crate::engine::DRIVER => format!("its driver is {}", network.driver),
+        Some(there) if there == parent => return Ok(()),
+        Some(there) => format!("it hangs on {there}"),
+        None => "it names no parent interface".into(),
+    };
+    let what = format!("Docker has a network called {} that is not moorage's LAN on {parent}", args.network);
+    let next = format!(
+        "`docker network rm {0}` once no container uses it, then run this again; or choose another name with --network",
+        args.network
+    );
+    Err(Fault::new(Kind::Differs, what).why(why).next(next).into())
+}
+
+fn check_links(seen: &Seen) -> Result<()> {
+    let foreign: Vec<_> =
+        seen.links.iter().filter(|(_, l)| **l == Link::Foreign).map(|(name, _)| name.as_str()).collect();
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    Err(Fault::new(Kind::Differs, format!("/usr/local/bin has other programs called {}", foreign.join(", ")))
+        .next("move them away, then run this again")
+        .into())
+}
+
+fn engine(seen: &Seen) -> Result<Vec<Step>> {
+    let start = Step::StartEngine { systemd: seen.systemd };
+    match (seen.engine_answers, seen.engine_installed, seen.apt) {
+        (true, ..) => Ok(vec![]),
+        (false, true, _) => Ok(vec![start]),
+        (false, false, true) => Ok(vec![Step::InstallEngine, start]),
+        (false, false, false) => {
+            let fault = Fault::new(Kind::Missing, "Docker Engine is not installed");
+            Err(fault
+                .why("moorage can install it only where there is apt-get")
+                .next("install Docker Engine with this distribution's tool, then run this again")
+                .into())
+        }
+    }
+}
+
+fn site(args: &Args, seen: &Seen) -> Result<Option<Step>> {
+    let differs = |why: String| {
+        Fault::new(Kind::Differs, format!("{SITE} is not a clone of what was asked for"))
+            .why(why)
+            .next(format!("move {SITE} away, then run this again"))
+    };
+    match (&args.site_repo, &seen.site) {
+        (None, Checkout::Clone { url }) => Ok(Some(Step::UpdateSite { url: url.clone() })),
+        (None, _) => Ok(None),
+        (Some(url), Checkout::Absent) => Ok(Some(Step::CloneSite { url: url.clone() })),
+        (Some(url), Checkout::Clone { url: there }) if url == there => {
+            Ok(Some(Step::UpdateSite { url: url.clone() }))
+        }
+        (Some(_), Checkout::Clone { url }) => Err(differs(format!("it comes from {url}")).into()),
+        (Some(_), Checkout::Foreign) => Err(differs("it is there, and no git repository".into()).into()),
+    }
+}
+
+/// Adds the files whose text is not as it should be; says whether units are among them.
+fn files(args: &Args, seen: &Seen, parent: &str, steps: &mut Vec<Step>) -> Result<bool> {
+    let mut units = false;
+    let mut wanted = Vec::new();
+    if matches!(seen.files.get(CONFIG), None | Some(None)) {
+        wanted.push((CONFIG, config(parent, args)?));
+    }
+    wanted.push((SPEC, "unix:///run/moorage/plugin.sock\n".to_owned()));
+    if seen.systemd {
+        let templates = [
+            include_str!("../../../templates/systemd/moorage.service"),
+            include_str!("../../../templates/systemd/moorage.socket"),
+            include_str!("../../../templates/systemd/moorage-plugin.socket"),
+        ];
+        for (path, template) in UNITS.into_iter().zip(templates) {
+            wanted.push((path, render(template, context! { state => STATE, binary => PROGRAM })?));
+        }
+    }
+    for (path, text) in wanted {
+        if seen.files.get(path).and_then(Option::as_deref) != Some(text.as_str()) {
+            units |= UNITS.contains(&path);
+            steps.push(Step::Write { path, text });
+        }
+    }
+    Ok(units)
+}
+
+/// The host's configuration as setup begins it.
+fn config(parent: &str, args: &Args) -> Result<String> {
+    let network = (args.network != DEFAULT_NETWORK).then_some(&args.network);
+    let site = args.site_repo.as_ref().map(|_| SITE);
+    render(include_str!("../../../templates/config.toml"), context! { parent, network, site })
+}
+
+fn render(template: &str, values: minijinja::Value) -> Result<String> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder().keep_trailing_newline(true).trim_blocks(true).build();
+    environment.set_syntax(syntax.context("the template syntax")?);
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    // What goes into these files is quoted as TOML by JSON's rules, which TOML's basic strings share.
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.add_filter("quoted", |text: String| serde_json::Value::from(text).to_string());
+    environment.render_str(template, values).context("fill in a template of setup")
+}
+
+impl Step {
+    /// What it does, for a person.
+    pub fn text(&self) -> String {
+        match self {
+            Step::InstallEngine => "install Docker Engine from this distribution's packages".into(),
+            Step::StartEngine { .. } => "start the Docker Engine".into(),
+            Step::InstallProgram { .. } => format!("install this program as {PROGRAM}"),
+            Step::Link { name } => format!("make the command {name}"),
+            Step::CloneSite { url } => format!("clone the site's definitions from {url} into {SITE}"),
+            Step::UpdateSite { url } => format!("bring the site's definitions up to date from {url}"),
+            Step::Write { path, .. } => format!("write {path}"),
+            Step::EnableUnits => "start the daemon at every boot".into(),
+            Step::StartDaemon { .. } => "start the daemon".into(),
+            Step::RestartDaemon { .. } => "restart the daemon; containers go on running".into(),
+            Step::MakeNetwork { name, parent } => format!("make the Docker network {name} on {parent}"),
+        }
+    }
+
+    /// The commands a person could type instead.
+    pub fn shell(&self) -> String {
+        match self {
+            Step::InstallEngine => "apt-get update && apt-get install -y docker.io".into(),
+            Step::StartEngine { systemd: true } => "systemctl enable --now docker".into(),
+            Step::StartEngine { systemd: false } => {
+                "setsid dockerd >>/var/log/moorage/dockerd.log 2>&1 </dev/null &".into()
+            }
+            Step::InstallProgram { from } => format!("install -m 755 {} {PROGRAM}", from.display()),
+            Step::Link { name } => format!("ln -s moorage /usr/local/bin/{name}"),
+            Step::CloneSite { url } => format!("git clone {url} {SITE}"),
+            Step::UpdateSite { .. } => format!("git -C {SITE} pull --ff-only"),
+            Step::Write { path, text } => format!("cat >{path} <<'END'\n{text}END"),
+            Step::EnableUnits => {
+                "systemctl daemon-reload && systemctl enable moorage.socket moorage-plugin.socket moorage.service".into()
+            }
+            Step::StartDaemon { systemd: true } => {
+                "systemctl start moorage.socket moorage-plugin.socket moorage.service".into()
+            }
+            Step::StartDaemon { systemd: false } => {
+                "setsid moorage daemon >>/var/log/moorage/daemon.log 2>&1 </dev/null &".into()
+            }
+            Step::RestartDaemon { systemd: true } => "systemctl restart moorage.service".into(),
+            Step::RestartDaemon { systemd: false } => {
+                "kill $(cat /run/moorage/daemon.pid); setsid moorage daemon >>/var/log/moorage/daemon.log 2>&1 </dev/null &".into()
+            }
+            Step::MakeNetwork { name, parent } => {
+                format!("docker network create -d moorage --ipam-driver null -o parent={parent} {name}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,14 @@
+//! End to end: the installed command, a real Docker Engine, a real DHCP server, in the world that scripts/test makes.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at what it did not expect")]
+
+mod support;
+
+mod e2e {
+    mod enter;
+    mod faults;
+    mod lifecycle;
+    mod list;
+    mod make;
+    mod trust;
+    mod world;
+}

@@ -1,0 +1,27 @@
+//! What the end-to-end tests have in common: people who type commands, scenes that clean up after themselves, and
+//! waiting for events.
+//!
+//! Nothing here paces by time. What is waited for is an event of a stream, with a deadline.
+
+pub mod archive;
+pub mod events;
+pub mod machine;
+pub mod person;
+pub mod scene;
+pub mod web;
+
+use std::path::PathBuf;
+
+pub use events::{Following, Running};
+pub use person::{Outcome, Person, ann, bob, carol, dave, root};
+pub use scene::{Made, Scene};
+
+/// The directory of the world these tests run in.
+///
+/// Fails where there is none: these tests kill daemons and make interfaces, which nobody wants on their machine.
+pub fn world() -> PathBuf {
+    let Some(world) = std::env::var_os("MOORAGE_WORLD") else {
+        panic!("end-to-end tests run in a world of their own: scripts/test makes it");
+    };
+    world.into()
+}
