@@ -26,6 +26,7 @@ macro_rules! role {
 }
 
 role!(Dockeruser in dockeruser {
+    Setup => setup,
     ListProjects => list_projects,
     MakeDevContainer => make_dev_container,
     MakeOsContainer => make_os_container,
