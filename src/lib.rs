@@ -5,6 +5,7 @@
 //! `lan` and `opt` never use `engine`: dockerd calls them while it holds its own locks.
 
 pub mod api;
+pub mod checkout;
 pub mod cli;
 pub mod container;
 pub mod containerauthor;
@@ -13,6 +14,7 @@ pub mod dockeruser;
 pub mod engine;
 pub mod image;
 pub mod invocation;
+pub mod lab;
 pub mod lan;
 pub mod opt;
 pub mod report;

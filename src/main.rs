@@ -1,3 +1,7 @@
 //! Parse, run, report one error, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    moorage::cli::main()
+}

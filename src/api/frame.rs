@@ -5,6 +5,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::report::Fault;
 
+/// What the `Upgrade` header calls this protocol.
+pub const PROTOCOL: &str = "moorage-enter";
 /// The largest payload, in bytes.
 pub const LARGEST: usize = 64 << 10;
 

@@ -21,6 +21,7 @@ pub mod client;
 pub mod frame;
 pub mod types;
 
+pub use client::Client;
 pub use types::*;
 
 /// Where the daemon listens for people.

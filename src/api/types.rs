@@ -152,3 +152,18 @@ pub struct EnterRequest {
     #[serde(default)]
     pub env: Vec<String>,
 }
+
+/// A line of `list-leases`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseView {
+    pub network: String,
+    pub mac: Mac,
+    /// The name the DHCP server was told: the container's.
+    pub hostname: Option<String>,
+    /// How far the lease is, as a word: `bound`, `renewing`, …
+    pub state: String,
+    pub address: Option<Ipv4Addr>,
+    pub server: Option<Ipv4Addr>,
+    /// `None`: never.
+    pub expires: Option<jiff::Timestamp>,
+}

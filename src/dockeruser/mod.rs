@@ -1,3 +1,19 @@
-//! What a person at the keyboard does with containers, one verb a file (see docs/architecture.md).
+//! The role that makes, uses and looks after containers: one file a verb, each with its `Args` and its `run`.
+//! What several verbs need: [`each`] (one verb on several names), [`view`] (containers in words),
+//! [`complete`] (what the shell completes), [`terminal`].
 
+mod complete;
+mod each;
+mod terminal;
+mod view;
+
+pub mod enter_container;
+pub mod list_containers;
+pub mod list_leases;
+pub mod remove_container;
+pub mod restart_container;
 pub mod setup;
+pub mod show_container;
+pub mod show_logs;
+pub mod start_container;
+pub mod stop_container;

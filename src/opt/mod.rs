@@ -1,1 +1,29 @@
-//! (see docs/architecture.md)
+//! The `/opt` store: archives become immutable layers, a volume stacks them under one writable upper directory, and
+//! Docker asks for the volumes through its volume driver protocol. Never calls the Engine.
+//!
+//! ```text
+//! <root>/.store/            0700: layers, volumes and their mounts; only root enters
+//! <root>/<container>/opt    what the owner sees of the volume: the same mount again, nosuid and nodev
+//! <root>/staging/<random>/  where a person's own git puts a checkout, on the same filesystem
+//! ```
+
+mod archive;
+mod beneath;
+pub mod driver;
+mod fetch;
+mod layer;
+mod mounts;
+mod person;
+mod staging;
+mod store;
+mod tree;
+mod volume;
+
+pub use layer::Layer;
+pub use person::Person;
+pub use staging::Staging;
+pub use store::{Config, Store};
+pub use volume::{Kind, Phase, Upper, Usage, ViewOwner, VolumeRecord, VolumeRequest};
+
+/// The step of the plan that progress is reported under.
+pub const STEP: &str = "opt";

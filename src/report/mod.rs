@@ -2,6 +2,12 @@
 
 pub mod event;
 pub mod fault;
+pub mod output;
+pub mod progress;
+pub mod render;
+pub mod table;
 
 pub use event::{Event, Reporter, Unit};
 pub use fault::{Fault, Kind};
+pub use output::{Silent, escape};
+pub use table::Table;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct ByteSize(pub u64);
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a size is a number of bytes or, for example, 512MB or 2GiB")]
 enum SizeText {
     Number(u64),
     Text(String),

@@ -1,0 +1,42 @@
+//! The verbs of each role. A verb is one line here, one file in the role's directory.
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::invocation::Invocation;
+
+/// A role: an enum of its verbs (`Verb => file`), in the order of its help.
+macro_rules! role {
+    ($role:ident in $directory:ident { $($verb:ident => $file:ident,)* }) => {
+        #[derive(Debug, Subcommand)]
+        pub enum $role {
+            $($verb(crate::$directory::$file::Args),)*
+        }
+
+        impl $role {
+            /// Carries the verb out.
+            #[allow(unused_variables, reason = "a role may have no verb yet")]
+            pub async fn run(self, invocation: &Invocation) -> Result<()> {
+                match self {
+                    $($role::$verb(args) => crate::$directory::$file::run(args, invocation).await,)*
+                }
+            }
+        }
+    };
+}
+
+role!(Dockeruser in dockeruser {
+    StartContainer => start_container,
+    StopContainer => stop_container,
+    RestartContainer => restart_container,
+    RemoveContainer => remove_container,
+    ListContainers => list_containers,
+    ShowContainer => show_container,
+    EnterContainer => enter_container,
+    ShowLogs => show_logs,
+    ListLeases => list_leases,
+});
+
+role!(Containerauthor in containerauthor {});
+
+role!(Scripthacker in scripthacker {});

@@ -1,0 +1,168 @@
+//! CreateEndpoint, Join, Leave, DeleteEndpoint: a container's start and stop, with a new endpoint ID each time.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::protocol::{
+    CreateEndpoint, CreatedEndpoint, Interface, InterfaceName, Join, Joined, Nothing, OPTION_HOSTNAME,
+    OPTION_MAC, OfEndpoint, StaticRoute, text,
+};
+use crate::lan::Lan;
+use crate::lan::host::link_name;
+use crate::lan::lease::grant::same_subnet;
+use crate::lan::leases::Handle;
+use crate::lan::record::{Endpoint, Key, LeaseRecord, Tenure};
+use crate::lan::view::LeaseView;
+use crate::report::{Fault, Kind};
+use crate::spec::Mac;
+
+/// The endpoint's link, up and out of sight, and an address for it.
+pub async fn create(lan: Arc<Lan>, request: CreateEndpoint) -> Result<CreatedEndpoint> {
+    let network = lan.network(&request.network)?;
+    let asked = Asked::of(&lan, &request)?;
+    let key = Key::new(&network.id, asked.mac);
+    let record = LeaseRecord::new(&network.id, asked.mac, &asked.hostname, asked.tenure);
+    let handle = lan.leases.open(record, &network.parent).await?;
+    let _gate = handle.gate.clone().lock_owned().await;
+    let link = link_name(&request.endpoint);
+
+    let (held, bound) = tokio::join!(
+        lan.host.hold(&link, asked.mac, &network.parent),
+        handle.acquire(lan.config.dhcp_timeout)
+    );
+    let claimed = match (held, bound) {
+        (Ok(()), Ok(bound)) => {
+            let endpoint = Endpoint::new(&request.endpoint, link.clone(), None);
+            handle.claim(endpoint).await.map(|()| bound)
+        }
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    };
+    let bound = match claimed {
+        Ok(bound) => bound,
+        Err(error) => {
+            // dockerd sends no DeleteEndpoint for what it could not create.
+            if let Err(more) = lan.host.discard(&link).await {
+                tracing::warn!(%link, "left behind: {more:#}");
+            }
+            if asked.tenure == Tenure::Invented {
+                let _ = handle.release().await;
+            }
+            return Err(error);
+        }
+    };
+    lan.endpoints().insert(request.endpoint, key);
+    let address = match (bound.address, bound.prefix) {
+        (Some(address), Some(prefix)) => format!("{address}/{prefix}"),
+        _ => return Err(Fault::new(Kind::Failed, "the lease was lost in this moment; try again").into()),
+    };
+    // dockerd takes it amiss if it is told a MAC that it said itself.
+    let mac_address = if asked.told { String::new() } else { asked.mac.to_string() };
+    Ok(CreatedEndpoint { interface: Interface { address, mac_address } })
+}
+
+/// What a request asks for.
+struct Asked {
+    mac: Mac,
+    hostname: String,
+    tenure: Tenure,
+    /// Whether `Interface.MacAddress` named the MAC.
+    told: bool,
+}
+
+impl Asked {
+    fn of(lan: &Lan, request: &CreateEndpoint) -> Result<Asked> {
+        let said = request.interface.as_ref().map(|i| i.mac_address.as_str()).filter(|mac| !mac.is_empty());
+        let pinned = text(&request.options, OPTION_MAC);
+        let bad = |text: &str| Fault::new(Kind::Usage, format!("{text:?} cannot be the MAC of a container"));
+        let parse = |text: &str| text.parse::<Mac>().ok().filter(|mac| mac.is_usable()).ok_or_else(|| bad(text));
+        let (mac, tenure) = match (pinned, said) {
+            (Some(pinned), said) => {
+                let mac = parse(pinned)?;
+                if said.map(parse).transpose()?.is_some_and(|said| said != mac) {
+                    let what = format!("the container has two MACs: {pinned} and {}", said.unwrap_or_default());
+                    return Err(Fault::new(Kind::Usage, what).into());
+                }
+                (mac, Tenure::Pinned)
+            }
+            (None, Some(said)) => (parse(said)?, Tenure::Given),
+            // A call that dockerd repeats must not get another MAC.
+            (None, None) => match lan.endpoints().get(&request.endpoint) {
+                Some(key) => (key.mac, Tenure::Invented),
+                None => (invented(), Tenure::Invented),
+            },
+        };
+        // The person may have given a MAC that moorage pinned: it stays pinned.
+        let tenure = match tenure {
+            Tenure::Given if lan.is_pinned(&request.network, mac) => Tenure::Pinned,
+            other => other,
+        };
+        let hostname = text(&request.options, OPTION_HOSTNAME).unwrap_or_default().to_owned();
+        Ok(Asked { mac, hostname, tenure, told: said.is_some() })
+    }
+}
+
+/// Locally administered, unicast, and random.
+fn invented() -> Mac {
+    let [a, b, c, d, e] = rand::random::<[u8; 5]>();
+    Mac([0x02, a, b, c, d, e])
+}
+
+/// Hands the link to dockerd, and then waits in the background until it is in the sandbox.
+pub async fn join(lan: Arc<Lan>, request: Join) -> Result<Joined> {
+    let (handle, key) = lan.endpoint(&request.endpoint)?;
+    let _gate = handle.gate.clone().lock_owned().await;
+    let link = link_name(&request.endpoint);
+    let view = handle.view();
+    if !lan.host.has(&link).await? {
+        // After a restart of this process the hidden namespace is gone, and the link with it.
+        lan.host.hold(&link, key.mac, &view.parent).await?;
+    }
+    let sandbox = request.sandbox_key;
+    handle.claim(Endpoint::new(&request.endpoint, link.clone(), Some(&sandbox))).await?;
+    lan.await_arrival(handle.clone(), key.mac, (request.endpoint, link.clone(), sandbox));
+    lan.host.hand_over(&link).await?;
+    Ok(joined(link, &view))
+}
+
+fn joined(link: String, view: &LeaseView) -> Joined {
+    let mut static_routes = Vec::new();
+    if let (Some(address), Some(prefix), Some(gateway)) = (view.address, view.prefix, view.gateway)
+        && !same_subnet(address, gateway, prefix)
+    {
+        static_routes.push(StaticRoute { destination: format!("{gateway}/32"), route_type: 1 });
+    }
+    Joined {
+        interface_name: InterfaceName { src_name: link, dst_prefix: "eth" },
+        gateway: view.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+        static_routes,
+        disable_gateway_service: true,
+    }
+}
+
+pub async fn leave(lan: Arc<Lan>, request: OfEndpoint) -> Result<Nothing> {
+    park(&lan, &request).await.map(|_handle| Nothing {})
+}
+
+/// The link goes, and an address that nobody will ask for again.
+pub async fn delete(lan: Arc<Lan>, request: OfEndpoint) -> Result<Nothing> {
+    let handle = park(&lan, &request).await?;
+    lan.host.discard(&link_name(&request.endpoint)).await?;
+    if let Some(handle) = handle {
+        let _gate = handle.gate.clone().lock_owned().await;
+        if handle.record().await?.tenure == Tenure::Invented {
+            handle.release().await?;
+        }
+    }
+    lan.endpoints().remove(&request.endpoint);
+    Ok(Nothing {})
+}
+
+/// Keeps the lease without its container. None: the endpoint is not known, or its lease was released before.
+async fn park(lan: &Arc<Lan>, request: &OfEndpoint) -> Result<Option<Handle>> {
+    lan.arrivals().remove(&request.endpoint);
+    let Ok((handle, _)) = lan.endpoint(&request.endpoint) else { return Ok(None) };
+    let _gate = handle.gate.clone().lock_owned().await;
+    handle.leave(&request.endpoint).await?;
+    Ok(Some(handle))
+}

@@ -1,0 +1,187 @@
+//! The host's side of the LAN: its namespace, the hidden one where links wait, and what happens to its interfaces.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use futures_util::StreamExt as _;
+use rtnetlink::MulticastGroup;
+use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::broadcast;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::link::{self, Link, Macvlan};
+use super::netns::{Messages, Netlink, Netns};
+use crate::report::{Fault, Kind};
+use crate::spec::Mac;
+
+/// How our links are called until dockerd renames them; nobody else's are.
+const PREFIX: &str = "moor-";
+/// Events that a slow listener may fall behind; after more it looks for itself.
+const BACKLOG: usize = 64;
+
+/// What happened to an interface of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Happening {
+    Appeared(String),
+    Vanished(String),
+    /// Some interface got or lost an IPv4 address.
+    Address,
+}
+
+/// The host's network namespace, where dockerd looks for links and the parents are.
+pub struct Host {
+    pub netns: Netns,
+    pub netlink: Arc<Netlink>,
+    /// A namespace of our own, out of the sight of the host's network manager, where a link waits for Join.
+    hold: Netns,
+    held: Netlink,
+    happenings: broadcast::Sender<Happening>,
+    _listener: AbortOnDropHandle<()>,
+}
+
+impl Host {
+    /// The namespace of the calling thread is taken for the host's.
+    pub async fn open() -> Result<Host> {
+        let netns = Netns::current()?;
+        let (netlink, messages) = netns
+            .netlink(&[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr])
+            .await
+            .context("connect to the kernel's network configuration")?;
+        let hold = Netns::private().await?;
+        // A link that waits must not ask routers for IPv6 addresses.
+        hold.sysctl("ipv6/conf/default/disable_ipv6".into(), "1").await.or_else(without_ipv6)?;
+        let (held, _) = hold.netlink(&[]).await?;
+        let (happenings, _) = broadcast::channel(BACKLOG);
+        let listener = AbortOnDropHandle::new(tokio::spawn(listen(messages, happenings.clone())));
+        Ok(Host { netns, netlink: Arc::new(netlink), hold, held, happenings, _listener: listener })
+    }
+
+    /// What happens from now on.
+    pub fn happenings(&self) -> broadcast::Receiver<Happening> {
+        self.happenings.subscribe()
+    }
+
+    /// The parent interface, if it is there and may carry macvlans now.
+    pub async fn parent(&self, name: &str) -> Result<Link> {
+        let missing = || {
+            Fault::new(Kind::Missing, format!("the parent interface {name} does not exist on this host"))
+                .next("ip -brief link   # then: docker network create … -o parent=<one of these>")
+        };
+        let parent = link::by_name(&self.netlink, name).await?.ok_or_else(missing)?;
+        if let Some(why) = link::unfit_as_parent(&parent) {
+            let fault = Fault::new(Kind::Missing, format!("containers cannot be put on {name}")).why(why);
+            let fault = if parent.up { fault } else { fault.next(format!("ip link set {name} up")) };
+            return Err(fault.into());
+        }
+        Ok(parent)
+    }
+
+    /// Makes the link of an endpoint in the hidden namespace, or finds it there. It is up when this returns, so its
+    /// MAC is free on the parent.
+    pub async fn hold(&self, name: &str, mac: Mac, parent: &str) -> Result<()> {
+        let parent = self.parent(parent).await?;
+        if let Some(held) = link::by_name(&self.held, name).await?
+            && held.mac == Some(mac)
+            && held.up
+        {
+            return Ok(());
+        }
+        self.clear(mac).await?;
+        let new = Macvlan { name, mac: Some(mac), parent: parent.index, within: Some(&self.hold) };
+        link::add(&self.netlink, &new).await?;
+        let held = link::by_name(&self.held, name).await?.context("the new interface is not there")?;
+        if let Err(error) = link::up_when_free(&self.held, held.index).await {
+            let _ = link::delete(&self.held, held.index).await;
+            let next = format!("docker ps -q | xargs docker inspect | grep -i {mac}");
+            return Err(Fault::new(Kind::Failed, format!("the MAC {mac} is in use on {}", parent.name))
+                .why(format!("{error:#}"))
+                .next(next)
+                .into());
+        }
+        Ok(())
+    }
+
+    /// Deletes links of ours that carry `mac` and are in no container: of an endpoint that dockerd has forgotten.
+    async fn clear(&self, mac: Mac) -> Result<()> {
+        for netlink in [&self.held, &*self.netlink] {
+            for stale in link::all(netlink).await?.into_iter().filter(|l| is_ours(l) && l.mac == Some(mac)) {
+                link::delete(netlink, stale.index).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a link is there to be handed over, or was already.
+    pub async fn has(&self, name: &str) -> Result<bool> {
+        let held = link::by_name(&self.held, name).await?;
+        Ok(held.is_some() || link::by_name(&self.netlink, name).await?.is_some())
+    }
+
+    /// Moves a held link to where dockerd looks for it. One that is there already is no error.
+    pub async fn hand_over(&self, name: &str) -> Result<()> {
+        match link::by_name(&self.held, name).await? {
+            Some(held) => link::to_namespace(&self.held, held.index, &self.netns).await,
+            None => match link::by_name(&self.netlink, name).await? {
+                Some(_) => Ok(()),
+                None => anyhow::bail!("the interface {name} is not there"),
+            },
+        }
+    }
+
+    /// Deletes the link of an endpoint, wherever dockerd left it. One that is gone is no error.
+    pub async fn discard(&self, name: &str) -> Result<()> {
+        for netlink in [&self.held, &*self.netlink] {
+            if let Some(link) = link::by_name(netlink, name).await?.filter(is_ours) {
+                link::delete(netlink, link.index).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes every link of ours in the host's namespace that `known` does not claim.
+    pub async fn collect(&self, known: impl Fn(&str) -> bool) -> Result<()> {
+        for stale in link::all(&self.netlink).await?.into_iter().filter(|l| is_ours(l) && !known(&l.name)) {
+            tracing::info!(link = %stale.name, "deleting an interface that no endpoint claims");
+            link::delete(&self.netlink, stale.index).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The name of an endpoint's link: at most 15 bytes, the same for the same endpoint.
+pub fn link_name(endpoint: &str) -> String {
+    format!("{PREFIX}{}", short_hash(endpoint))
+}
+
+/// Ten hexadecimal digits of a name too long for an interface's.
+pub fn short_hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes())[..5].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn is_ours(link: &Link) -> bool {
+    link.name.starts_with(PREFIX) && link.is_macvlan()
+}
+
+/// A kernel without IPv6 has no such settings, and needs none.
+pub fn without_ipv6(error: anyhow::Error) -> Result<()> {
+    match error.downcast_ref::<std::io::Error>() {
+        Some(io) if io.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    }
+}
+
+async fn listen(mut messages: Messages, happenings: broadcast::Sender<Happening>) {
+    while let Some(message) = messages.next().await {
+        let NetlinkPayload::InnerMessage(message) = message.payload else { continue };
+        let happening = match message {
+            RouteNetlinkMessage::NewLink(link) => Happening::Appeared(Link::read(&link).name),
+            RouteNetlinkMessage::DelLink(link) => Happening::Vanished(Link::read(&link).name),
+            RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => Happening::Address,
+            _ => continue,
+        };
+        // Nobody listening is no error.
+        let _ = happenings.send(happening);
+    }
+}

@@ -1,0 +1,107 @@
+//! What a DHCP server granted, and for how long.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::lan::clock::Boottime;
+use crate::spec::Mac;
+
+/// A lease time that never ends (RFC 2132, 9.2).
+const FOR_EVER: u32 = u32::MAX;
+
+/// A classless static route (RFC 3442).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    pub destination: Ipv4Addr,
+    pub prefix: u8,
+    /// Unspecified: on the link itself.
+    pub router: Ipv4Addr,
+}
+
+/// The content of an ACK. Times are seconds from the request it answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    pub address: Ipv4Addr,
+    /// Length of the subnet's prefix in bits.
+    pub prefix: u8,
+    /// Option 54.
+    pub server: Ipv4Addr,
+    /// Ethernet address that sent the ACK: the server's or, on a routed LAN, the relay's or router's.
+    pub via: Mac,
+    #[serde(default)]
+    pub routers: Vec<Ipv4Addr>,
+    #[serde(default)]
+    pub dns: Vec<Ipv4Addr>,
+    #[serde(default)]
+    pub domain: Option<String>,
+    #[serde(default)]
+    pub search: Vec<String>,
+    #[serde(default)]
+    pub mtu: Option<u16>,
+    #[serde(default)]
+    pub ntp: Vec<Ipv4Addr>,
+    /// Option 121: where present it replaces `routers` (RFC 3442).
+    #[serde(default)]
+    pub routes: Vec<Route>,
+    /// Option 51.
+    pub duration: u32,
+    /// Option 58, or half of the duration.
+    pub t1: u32,
+    /// Option 59, or seven eighths of the duration.
+    pub t2: u32,
+}
+
+impl Grant {
+    /// The router of the default route.
+    pub fn gateway(&self) -> Option<Ipv4Addr> {
+        self.routers.iter().copied().find(|r| !r.is_unspecified())
+    }
+
+    /// Whether `other` can be reached on the link without a router.
+    pub fn reaches(&self, other: Ipv4Addr) -> bool {
+        same_subnet(self.address, other, self.prefix)
+    }
+}
+
+/// Whether two addresses share their first `prefix` bits.
+pub fn same_subnet(one: Ipv4Addr, other: Ipv4Addr, prefix: u8) -> bool {
+    let differing = u32::from(one) ^ u32::from(other);
+    differing.leading_zeros() >= u32::from(prefix)
+}
+
+/// A grant and when its time began: when the request was sent (RFC 2131, 4.4.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    pub grant: Grant,
+    pub granted: Boottime,
+    /// Seconds of its time that had gone by before this boot's clock began.
+    pub spent: Duration,
+}
+
+impl Lease {
+    fn point(&self, seconds: u32) -> Option<Boottime> {
+        let whole = Duration::from_secs(seconds.into());
+        (self.grant.duration != FOR_EVER).then(|| self.granted.after(whole.saturating_sub(self.spent)))
+    }
+
+    /// When to ask the server to renew it; never for an endless one.
+    pub fn t1(&self) -> Option<Boottime> {
+        self.point(self.grant.t1)
+    }
+
+    /// When to ask any server.
+    pub fn t2(&self) -> Option<Boottime> {
+        self.point(self.grant.t2)
+    }
+
+    /// When the address must no longer be used.
+    pub fn expiry(&self) -> Option<Boottime> {
+        self.point(self.grant.duration)
+    }
+
+    pub fn expired(&self, now: Boottime) -> bool {
+        self.expiry().is_some_and(|end| now >= end)
+    }
+}

@@ -1,0 +1,410 @@
+//! The lease state machine of RFC 2131, 4.4, for an address that may be in use (attached to a container) or kept for
+//! one that is stopped (parked).
+//!
+//! A parked lease is renewed too, in the form of INIT-REBOOT: nobody answers ARP for a parked address, so a server's
+//! unicast answer would not arrive, and a server may check.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use dhcproto::v4::MessageType;
+use serde::{Deserialize, Serialize};
+
+use super::grant::{Grant, Lease};
+use super::packet::{Packet, To};
+use super::reply::{Answer, Reply};
+use super::retry::{backoff, halfway};
+use crate::lan::clock::Boottime;
+
+/// Unanswered transmissions before a REQUEST for an offer is given up for a new DISCOVER (RFC 2131, 3.1: "four times,
+/// for a total delay of 60 seconds").
+const REQUEST_TRIES: u32 = 4;
+/// Unanswered INIT-REBOOT requests before a lease that is still good is used as it is (RFC 2131, 3.2).
+const REBOOT_TRIES: u32 = 2;
+
+/// Where a lease stands (RFC 2131, figure 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    Init,
+    Selecting,
+    Requesting,
+    Rebooting,
+    Bound,
+    Renewing,
+    Rebinding,
+}
+
+impl State {
+    /// Whether the address may be used.
+    pub fn is_bound(self) -> bool {
+        matches!(self, State::Bound | State::Renewing | State::Rebinding)
+    }
+}
+
+/// What happens to a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Somebody wants the address: confirm the one we have, or find one.
+    Start,
+    /// This process took the lease over from its predecessor; no one waits.
+    Resume,
+    /// A server answered.
+    Reply(Reply),
+    /// [`Machine::deadline`] has come.
+    Timer,
+    /// Who waits for the address waits no longer: use what may be used.
+    Deadline,
+    /// A container has the address.
+    Attached,
+    /// No container has it now.
+    Parked,
+    /// Nobody will want it again.
+    Release,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    Send(Packet),
+    /// [`Machine::lease`] may be used from now on: it is new, renewed, or good though no server answered.
+    Bound,
+    /// The address must not be used any more.
+    Lost {
+        address: Ipv4Addr,
+        why: String,
+    },
+    /// For the journal.
+    Note(String),
+}
+
+/// One request and its retransmissions.
+#[derive(Debug, Clone, Copy)]
+struct Exchange {
+    xid: u32,
+    began: Boottime,
+    /// When the message whose answer grants was first sent.
+    requested: Boottime,
+    tries: u32,
+}
+
+/// One lease. `dice` in its calls is a fresh random number.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    state: State,
+    lease: Option<Lease>,
+    offer: Option<Grant>,
+    /// The address to ask for when discovering.
+    wish: Option<Ipv4Addr>,
+    attached: bool,
+    /// Whether it is renewed while parked.
+    keeps: bool,
+    exchange: Exchange,
+    /// NAKs since the last ACK.
+    naks: u32,
+    wake: Option<Boottime>,
+}
+
+impl Machine {
+    /// A machine at rest with what is remembered. `keeps`: renew while parked; otherwise a parked lease just ends.
+    pub fn new(lease: Option<Lease>, wish: Option<Ipv4Addr>, keeps: bool) -> Machine {
+        let zero = Boottime(Duration::ZERO);
+        Machine {
+            state: State::Init,
+            wish: lease.as_ref().map(|l| l.grant.address).or(wish),
+            lease,
+            offer: None,
+            attached: false,
+            keeps,
+            exchange: Exchange { xid: 0, began: zero, requested: zero, tries: 0 },
+            naks: 0,
+            wake: None,
+        }
+    }
+
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The lease, to be used only while [`State::is_bound`].
+    pub fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
+    }
+
+    pub fn attached(&self) -> bool {
+        self.attached
+    }
+
+    /// Whether it is renewed while parked from now on.
+    pub fn keep(&mut self, keeps: bool) {
+        self.keeps = keeps;
+    }
+
+    /// When [`Event::Timer`] is due.
+    pub fn deadline(&self) -> Option<Boottime> {
+        self.wake
+    }
+
+    pub fn on(&mut self, event: Event, now: Boottime, dice: u32) -> Vec<Action> {
+        let mut out = Vec::new();
+        match event {
+            Event::Start => self.start(now, dice, &mut out),
+            Event::Resume => self.resume(now, dice, &mut out),
+            Event::Reply(reply) => self.answered(reply, now, dice, &mut out),
+            Event::Timer if self.wake.is_some_and(|wake| now >= wake) => self.timer(now, dice, &mut out),
+            Event::Timer => {}
+            Event::Deadline => self.hurry(now, dice, &mut out),
+            Event::Attached | Event::Parked => {
+                self.attached = event == Event::Attached;
+                if self.state == State::Bound {
+                    self.rest(now, dice, &mut out);
+                }
+            }
+            Event::Release => self.release(dice, &mut out),
+        }
+        out
+    }
+
+    fn start(&mut self, now: Boottime, dice: u32, out: &mut Vec<Action>) {
+        self.drop_expired(now, out);
+        match self.lease {
+            Some(_) => {
+                self.begin(State::Rebooting, now, dice);
+                self.transmit(now, dice, out);
+            }
+            None => self.discover(now, dice, out),
+        }
+    }
+
+    fn resume(&mut self, now: Boottime, dice: u32, out: &mut Vec<Action>) {
+        self.drop_expired(now, out);
+        match (&self.lease, self.attached) {
+            // Its container runs and uses the address: ask at once whether that is still right.
+            (Some(_), true) => {
+                self.begin(State::Renewing, now, dice);
+                self.transmit(now, dice, out);
+            }
+            (Some(_), false) => self.rest(now, dice, out),
+            (None, true) => self.discover(now, dice, out),
+            (None, false) if self.keeps => self.discover(now, dice, out),
+            (None, false) => {}
+        }
+    }
+
+    fn hurry(&mut self, now: Boottime, dice: u32, out: &mut Vec<Action>) {
+        if self.state == State::Rebooting && self.lease.is_some() {
+            self.fall_back(now, dice, out);
+        }
+    }
+
+    fn release(&mut self, dice: u32, out: &mut Vec<Action>) {
+        if let Some(Lease { grant, .. }) = self.lease.take() {
+            out.push(Action::Send(Packet {
+                kind: MessageType::Release,
+                xid: dice,
+                secs: 0,
+                ciaddr: grant.address,
+                requested: None,
+                server: Some(grant.server),
+                to: To::Server { address: grant.server, via: grant.via },
+            }));
+        }
+        self.state = State::Init;
+        self.wake = None;
+    }
+
+    fn timer(&mut self, now: Boottime, dice: u32, out: &mut Vec<Action>) {
+        if self.lease.as_ref().is_some_and(|lease| lease.expired(now)) {
+            self.drop_expired(now, out);
+            if !self.attached && !self.keeps {
+                self.state = State::Init;
+                self.wake = None;
+                return;
+            }
+            return self.discover(now, dice, out);
+        }
+        match self.state {
+            State::Init => self.discover(now, dice, out),
+            State::Selecting => self.transmit(now, dice, out),
+            State::Requesting if self.exchange.tries >= REQUEST_TRIES => {
+                out.push(Action::Note("the server offered an address and then fell silent".into()));
+                self.discover(now, dice, out);
+            }
+            State::Rebooting if self.exchange.tries >= REBOOT_TRIES => self.fall_back(now, dice, out),
+            State::Requesting | State::Rebooting => self.transmit(now, dice, out),
+            State::Bound => self.rest(now, dice, out),
+            State::Renewing if self.past_t2(now) => self.rest(now, dice, out),
+            State::Renewing | State::Rebinding => self.transmit(now, dice, out),
+        }
+    }
+
+    fn answered(&mut self, reply: Reply, now: Boottime, dice: u32, out: &mut Vec<Action>) {
+        if reply.xid != self.exchange.xid {
+            return;
+        }
+        match (self.state, reply.answer) {
+            (State::Selecting, Answer::Offer) => {
+                if let Some(offer) = reply.grant {
+                    self.offer = Some(offer);
+                    self.state = State::Requesting;
+                    self.exchange.tries = 0;
+                    self.exchange.requested = now;
+                    self.transmit(now, dice, out);
+                }
+            }
+            (
+                State::Requesting | State::Rebooting | State::Renewing | State::Rebinding,
+                Answer::Ack,
+            ) => {
+                if let Some(grant) = reply.grant {
+                    self.bind(grant, now, dice, out);
+                }
+            }
+            (State::Requesting, Answer::Nak) => {
+                let chosen = self.offer.as_ref().map(|o| o.server);
+                // Another server may say no to what it did not offer.
+                if reply.server.is_unspecified() || chosen == Some(reply.server) {
+                    self.refused(reply, now, dice, out);
+                }
+            }
+            (State::Rebooting | State::Renewing | State::Rebinding, Answer::Nak) => {
+                self.refused(reply, now, dice, out);
+            }
+            _ => {}
+        }
+    }
+
+    fn bind(&mut self, grant: Grant, now: Boottime, dice: u32, out: &mut Vec<Action>) {
+        self.wish = Some(grant.address);
+        self.lease =
+            Some(Lease { grant, granted: self.exchange.requested, spent: Duration::ZERO });
+        self.offer = None;
+        self.naks = 0;
+        self.state = State::Bound;
+        out.push(Action::Bound);
+        self.rest(now, dice, out);
+    }
+
+    fn refused(&mut self, reply: Reply, now: Boottime, dice: u32, out: &mut Vec<Action>) {
+        let said = reply.message.map(|text| format!(": {text}")).unwrap_or_default();
+        let why = format!("refused by the DHCP server{said}");
+        match self.lease.take() {
+            Some(lease) => out.push(Action::Lost { address: lease.grant.address, why }),
+            None => out.push(Action::Note(why)),
+        }
+        self.wish = None;
+        self.offer = None;
+        self.naks += 1;
+        if self.naks == 1 {
+            return self.discover(now, dice, out);
+        }
+        // A server that offers and then refuses must not be asked as fast as it answers.
+        self.state = State::Init;
+        self.wake = Some(now.after(backoff(self.naks - 2, dice)));
+    }
+
+    /// No server answers, and the lease is still good.
+    fn fall_back(&mut self, now: Boottime, dice: u32, out: &mut Vec<Action>) {
+        out.push(Action::Note("no server answered; the address is used as its lease still runs".into()));
+        self.state = State::Bound;
+        out.push(Action::Bound);
+        // Not `rest`: after T1 it would only repeat at once what nobody answered.
+        let end = self.lease.as_ref().and_then(Lease::expiry);
+        self.wake = match self.lease.as_ref().and_then(Lease::t1) {
+            Some(t1) if t1 > now => Some(t1),
+            _ => end.map(|end| halfway(now, Some(end))).or(Some(now.after(backoff(4, dice)))),
+        };
+    }
+
+    fn drop_expired(&mut self, now: Boottime, out: &mut Vec<Action>) {
+        if self.lease.as_ref().is_some_and(|lease| lease.expired(now))
+            && let Some(lease) = self.lease.take()
+        {
+            let why = "its lease ran out and no server renewed it".into();
+            out.push(Action::Lost { address: lease.grant.address, why });
+        }
+    }
+
+    fn past_t2(&self, now: Boottime) -> bool {
+        self.lease.as_ref().and_then(Lease::t2).is_some_and(|t2| now >= t2)
+    }
+
+    /// Goes to where a good lease stands at `now`: bound, renewing or rebinding.
+    fn rest(&mut self, now: Boottime, dice: u32, out: &mut Vec<Action>) {
+        let Some(lease) = &self.lease else { return };
+        if !self.attached && !self.keeps {
+            self.state = State::Bound;
+            self.wake = lease.expiry();
+            return;
+        }
+        let next = match lease.t1() {
+            Some(t1) if now >= t1 && self.past_t2(now) => State::Rebinding,
+            Some(t1) if now >= t1 => State::Renewing,
+            t1 => {
+                self.state = State::Bound;
+                self.wake = t1;
+                return;
+            }
+        };
+        self.begin(next, now, dice);
+        self.transmit(now, dice, out);
+    }
+
+    fn discover(&mut self, now: Boottime, dice: u32, out: &mut Vec<Action>) {
+        self.begin(State::Selecting, now, dice);
+        self.transmit(now, dice, out);
+    }
+
+    fn begin(&mut self, state: State, now: Boottime, dice: u32) {
+        self.state = state;
+        self.offer = None;
+        self.exchange = Exchange { xid: dice, began: now, requested: now, tries: 0 };
+    }
+
+    /// Sends what the state says and sets the alarm for its answer.
+    fn transmit(&mut self, now: Boottime, dice: u32, out: &mut Vec<Action>) {
+        let Some(packet) = self.packet(now) else { return };
+        out.push(Action::Send(packet));
+        let expiry = self.lease.as_ref().and_then(Lease::expiry);
+        let wake = match self.state {
+            State::Renewing => halfway(now, self.lease.as_ref().and_then(Lease::t2)),
+            State::Rebinding => halfway(now, expiry),
+            // A short wait, as somebody waits for the container and an old lease will do.
+            State::Rebooting => now.after(backoff(0, dice)),
+            _ => now.after(backoff(self.exchange.tries, dice)),
+        };
+        self.wake = Some(expiry.map_or(wake, |end| wake.min(end)));
+        self.exchange.tries += 1;
+    }
+
+    fn packet(&self, now: Boottime) -> Option<Packet> {
+        let held = self.lease.as_ref().map(|lease| &lease.grant);
+        let base = Packet {
+            kind: MessageType::Request,
+            xid: self.exchange.xid,
+            secs: now.since(self.exchange.began).as_secs().min(u64::from(u16::MAX)) as u16,
+            ciaddr: Ipv4Addr::UNSPECIFIED,
+            requested: None,
+            server: None,
+            to: To::Everybody,
+        };
+        Some(match self.state {
+            State::Init | State::Bound => return None,
+            State::Selecting => Packet { kind: MessageType::Discover, requested: self.wish, ..base },
+            State::Requesting => {
+                let offer = self.offer.as_ref()?;
+                Packet { requested: Some(offer.address), server: Some(offer.server), ..base }
+            }
+            State::Rebooting => Packet { requested: Some(held?.address), ..base },
+            State::Renewing | State::Rebinding if !self.attached => {
+                Packet { requested: Some(held?.address), ..base }
+            }
+            State::Renewing => {
+                let held = held?;
+                let to = To::Server { address: held.server, via: held.via };
+                Packet { ciaddr: held.address, to, ..base }
+            }
+            State::Rebinding => Packet { ciaddr: held?.address, ..base },
+        })
+    }
+}

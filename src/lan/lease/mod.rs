@@ -1,0 +1,15 @@
+//! A lease, purely: what a server grants, what we say to it, and the machine that decides. No sockets, no clock, no
+//! disk: events and the time go in, actions come out.
+
+pub mod grant;
+pub mod machine;
+pub mod packet;
+pub mod reply;
+mod retry;
+#[cfg(test)]
+mod tests;
+
+pub use grant::{Grant, Lease, Route};
+pub use machine::{Action, Event, Machine, State};
+pub use packet::{Identity, Packet, To};
+pub use reply::{Answer, Reply};

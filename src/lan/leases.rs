@@ -1,0 +1,195 @@
+//! All leases that are kept, and how to talk to their keepers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::dhcp::Ports;
+use super::keeper::{Command, Ground, Keeper, Unanswered};
+use super::record::{Endpoint, Key, LeaseRecord};
+use super::view::LeaseView;
+use crate::report::{Fault, Kind};
+
+/// Commands that may wait for one keeper.
+const BACKLOG: usize = 8;
+
+/// The table of keepers.
+pub struct Leases {
+    ground: Arc<Ground>,
+    ports: Ports,
+    kept: Mutex<HashMap<Key, Handle>>,
+}
+
+/// One keeper, seen from outside.
+#[derive(Clone)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    view: watch::Receiver<LeaseView>,
+    /// Held by a handler for as long as it works on this lease's endpoint.
+    pub gate: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Leases {
+    pub fn new(ground: Arc<Ground>, ports: Ports) -> Leases {
+        Leases { ground, ports, kept: Mutex::default() }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<Key, Handle>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn find(&self, key: &Key) -> Option<Handle> {
+        self.kept().get(key).filter(|handle| !handle.commands.is_closed()).cloned()
+    }
+
+    /// The keeper of the record's lease, started if there is none. Its name and tenure become the record's.
+    pub async fn open(self: &Arc<Self>, record: LeaseRecord, parent: &str) -> Result<Handle> {
+        let key = Key::new(&record.network, record.mac);
+        let describe = Command::Describe(record.hostname.clone(), record.tenure);
+        let known = self.find(&key);
+        let handle = match known {
+            Some(handle) => handle,
+            None => self.start(record, parent, false)?,
+        };
+        handle.tell(describe).await?;
+        Ok(handle)
+    }
+
+    /// Goes on with the lease of an earlier process.
+    pub fn adopt(self: &Arc<Self>, record: LeaseRecord, parent: &str) -> Result<Handle> {
+        self.start(record, parent, true)
+    }
+
+    fn start(self: &Arc<Self>, record: LeaseRecord, parent: &str, adopt: bool) -> Result<Handle> {
+        let key = Key::new(&record.network, record.mac);
+        let mut kept = self.kept();
+        if let Some(handle) = kept.get(&key).filter(|handle| !handle.commands.is_closed()) {
+            return Ok(handle.clone());
+        }
+        let (commands, inbox) = mpsc::channel(BACKLOG);
+        let (keeper, view) = Keeper::new(self.ground.clone(), record, self.ports.of(parent), inbox)?;
+        let handle = Handle { commands, view, gate: Arc::default() };
+        kept.insert(key.clone(), handle.clone());
+        let table = Arc::downgrade(self);
+        tokio::spawn(async move {
+            keeper.run(adopt).await;
+            if let Some(table) = table.upgrade() {
+                let mut kept = table.kept();
+                if kept.get(&key).is_some_and(|handle| handle.commands.is_closed()) {
+                    kept.remove(&key);
+                }
+            }
+        });
+        Ok(handle)
+    }
+
+    /// The keys of a network's leases.
+    pub fn of_network(&self, network: &str) -> Vec<Key> {
+        self.kept().keys().filter(|key| key.network == network).cloned().collect()
+    }
+
+    pub fn views(&self) -> Vec<LeaseView> {
+        let mut views: Vec<LeaseView> = self.kept().values().map(|h| h.view.borrow().clone()).collect();
+        views.sort_by(|a, b| (&a.network, &a.hostname, a.mac).cmp(&(&b.network, &b.hostname, b.mac)));
+        views
+    }
+}
+
+impl Handle {
+    pub fn view(&self) -> LeaseView {
+        self.view.borrow().clone()
+    }
+
+    pub fn watch(&self) -> watch::Receiver<LeaseView> {
+        self.view.clone()
+    }
+
+    async fn tell(&self, command: Command) -> Result<()> {
+        self.commands.send(command).await.ok().context("the lease was released in this moment; try again")
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command) -> Result<T> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(command(answer)).await?;
+        answered.await.context("the lease was released in this moment; try again")?
+    }
+
+    /// An address that may be used, waiting at most `wait` for a server. If none answers and there never was a lease,
+    /// the lease is forgotten. Cancel-safe: so it is when the caller goes away.
+    pub async fn acquire(&self, wait: Duration) -> Result<LeaseView> {
+        let forget = ForgetOnDrop(&self.commands);
+        let (answer, mut answered) = oneshot::channel();
+        self.tell(Command::Acquire(answer)).await?;
+        let answer = match tokio::time::timeout(wait, &mut answered).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => {
+                self.tell(Command::Deadline).await?;
+                answered.await
+            }
+        };
+        match answer {
+            Ok(Ok(view)) => {
+                std::mem::forget(forget);
+                Ok(view)
+            }
+            Ok(Err(Unanswered)) => Err(self.unanswered(wait).into()),
+            Err(_dropped) => bail!("the lease was released in this moment; try again"),
+        }
+    }
+
+    fn unanswered(&self, wait: Duration) -> Fault {
+        let view = self.view();
+        let fault = Fault::new(
+            Kind::TimedOut,
+            format!(
+                "no DHCP server gave {} ({}) an address on {} within {} s",
+                view.hostname,
+                view.mac,
+                view.parent,
+                wait.as_secs_f32()
+            ),
+        );
+        let fault = match view.last {
+            Some(last) => fault.why(last.text),
+            None => fault,
+        };
+        fault.next(format!(
+            "tcpdump -eni {} port 67 or port 68   # does the request leave, does an answer come? A switch, hypervisor \
+             or cloud may drop frames of MACs it does not know",
+            view.parent
+        ))
+    }
+
+    pub async fn claim(&self, endpoint: Endpoint) -> Result<()> {
+        self.ask(|answer| Command::Claim(endpoint, answer)).await
+    }
+
+    pub async fn arrived(&self, endpoint: &str) -> Result<()> {
+        self.tell(Command::Arrived(endpoint.to_owned())).await
+    }
+
+    pub async fn leave(&self, endpoint: &str) -> Result<()> {
+        self.ask(|answer| Command::Leave(endpoint.to_owned(), answer)).await
+    }
+
+    /// What is remembered of it now.
+    pub async fn record(&self) -> Result<LeaseRecord> {
+        self.ask(Command::Record).await
+    }
+
+    pub async fn release(&self) -> Result<()> {
+        self.ask(Command::Release).await
+    }
+}
+
+/// A lease that nobody got must not be sought for ever.
+struct ForgetOnDrop<'a>(&'a mpsc::Sender<Command>);
+
+impl Drop for ForgetOnDrop<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.try_send(Command::Forget);
+    }
+}

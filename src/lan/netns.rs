@@ -1,0 +1,116 @@
+//! Network namespaces: held by descriptor, entered only by threads that end right after.
+
+use std::fs::File;
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use nix::sched::{CloneFlags, setns, unshare};
+use rtnetlink::packet_core::NetlinkMessage;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
+use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
+
+const OWN: &str = "/proc/thread-self/ns/net";
+/// `f_type` of a namespace file (linux/magic.h).
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+
+/// A network namespace, alive as long as this is.
+#[derive(Debug, Clone)]
+pub struct Netns(Arc<File>);
+
+impl Netns {
+    /// The one this thread is in.
+    pub fn current() -> Result<Netns> {
+        let file = File::open(OWN).with_context(|| format!("open {OWN}"))?;
+        Ok(Netns(Arc::new(file)))
+    }
+
+    /// A new one with nothing in it but a loopback that is down. It has no name: it ends with this process.
+    pub async fn private() -> Result<Netns> {
+        on_a_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
+            Netns::current()
+        })
+        .await?
+    }
+
+    /// The one bound at `path`; none while nothing is there or no namespace is mounted on it.
+    pub fn open(path: &Path) -> Result<Option<Netns>> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).with_context(|| format!("open {}", path.display())),
+        };
+        let kind = rustix::fs::fstatfs(&file).with_context(|| format!("look at {}", path.display()))?.f_type;
+        #[allow(clippy::unnecessary_cast)] // its type differs between architectures
+        Ok((kind as i64 == NSFS_MAGIC).then(|| Netns(Arc::new(file))))
+    }
+
+    /// Its descriptor, for a netlink message that names it.
+    pub fn descriptor(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// Runs `work` inside. It must be quick: it has a thread of its own, and the files it sees are the host's.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let file = self.0.clone();
+        on_a_thread(move || {
+            setns(file.as_fd(), CloneFlags::CLONE_NEWNET).context("enter a network namespace")?;
+            Ok(work())
+        })
+        .await?
+    }
+
+    /// A netlink connection into it that also hears of `groups`. A socket keeps the namespace it was made in.
+    pub async fn netlink(&self, groups: &'static [MulticastGroup]) -> Result<(Netlink, Messages)> {
+        let runtime = tokio::runtime::Handle::current();
+        let (connection, handle, messages) = self
+            .run(move || {
+                let _inside = runtime.enter();
+                new_multicast_connection(groups)
+            })
+            .await?
+            .context("open a netlink socket")?;
+        let connection = AbortOnDropHandle::new(tokio::spawn(connection));
+        Ok((Netlink { handle, _connection: connection }, messages.map(|(message, _)| message).boxed()))
+    }
+
+    /// Writes one setting below `/proc/sys/net` inside.
+    pub async fn sysctl(&self, setting: String, value: &'static str) -> Result<()> {
+        self.run(move || {
+            let path = Path::new("/proc/sys/net").join(setting);
+            std::fs::write(&path, value).with_context(|| format!("write {value} to {}", path.display()))
+        })
+        .await?
+    }
+}
+
+/// What a netlink socket says unasked.
+pub type Messages = BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>;
+
+/// A netlink connection, open as long as this is.
+pub struct Netlink {
+    handle: Handle,
+    _connection: AbortOnDropHandle<()>,
+}
+
+impl Netlink {
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+/// A thread that changed its namespace must never serve anything else, so it cannot be one of the runtime's.
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let (done, result) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("netns".into())
+        .spawn(move || drop(done.send(work())))
+        .context("start a thread")?;
+    result.await.context("a thread ended early")
+}

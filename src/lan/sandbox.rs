@@ -1,0 +1,102 @@
+//! A container's network namespace, entered from the host.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use futures_util::StreamExt as _;
+use rtnetlink::MulticastGroup;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::host::{Happening, Host, without_ipv6};
+use super::link::{self, Link};
+use super::netns::{Netlink, Netns};
+use crate::spec::Mac;
+
+/// What an interface is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    pub address: (Ipv4Addr, u8),
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// A container's interface on the LAN, by its MAC, as Docker renames it.
+pub struct Inside {
+    netns: Netns,
+    netlink: Netlink,
+    link: Link,
+}
+
+impl Inside {
+    /// The interface with `mac` in the namespace at `path`; none where one of the two is not there.
+    pub async fn find(path: &str, mac: Mac) -> Result<Option<Inside>> {
+        let Some(netns) = Netns::open(Path::new(path))? else { return Ok(None) };
+        let (netlink, _) = netns.netlink(&[]).await?;
+        let link = link::by_mac(&netlink, mac).await?;
+        Ok(link.map(|link| Inside { netns, netlink, link }))
+    }
+
+    /// Waits until dockerd has taken `link` from the host into the namespace at `path` and up: then it has done all
+    /// it does. `happenings` must be older than the link's arrival on the host.
+    ///
+    /// False: the link never came there.
+    pub async fn arrival(
+        host: &Host,
+        mut happenings: broadcast::Receiver<Happening>,
+        (name, mac): (&str, Mac),
+        path: &str,
+    ) -> Result<bool> {
+        while link::by_name(&host.netlink, name).await?.is_some() {
+            loop {
+                match happenings.recv().await {
+                    Ok(Happening::Vanished(gone)) if gone == name => break,
+                    Ok(_) => {}
+                    Err(RecvError::Lagged(_) | RecvError::Closed) => break,
+                }
+            }
+        }
+        let Some(netns) = Netns::open(Path::new(path))? else { return Ok(false) };
+        let (netlink, mut messages) = netns.netlink(&[MulticastGroup::Link]).await?;
+        loop {
+            if link::by_mac(&netlink, mac).await?.is_some_and(|link| link.up) {
+                return Ok(true);
+            }
+            messages.next().await.context("the kernel says no more about a container's interfaces")?;
+        }
+    }
+
+    /// Turns IPv6 on, which Docker turns off on an interface that it gives no IPv6 address: the kernel then finds the
+    /// LAN's prefix by itself (SLAAC).
+    pub async fn enable_ipv6(&self) -> Result<()> {
+        let setting = format!("ipv6/conf/{}/disable_ipv6", self.link.name);
+        self.netns.sysctl(setting, "0").await.or_else(without_ipv6)
+    }
+
+    /// Replaces what was set by what is to be, without a moment in which the container has no address.
+    pub async fn change(&self, old: Option<Setting>, new: Option<Setting>) -> Result<()> {
+        let (netlink, index) = (&self.netlink, self.link.index);
+        if let Some(new) = new {
+            // Else a second address of the same subnet goes with the first.
+            let promote = format!("ipv4/conf/{}/promote_secondaries", self.link.name);
+            self.netns.sysctl(promote, "1").await?;
+            link::add_ipv4(netlink, index, new.address).await?;
+            if let Some(gateway) = new.gateway {
+                let (address, prefix) = new.address;
+                let on_link = !super::lease::grant::same_subnet(address, gateway, prefix);
+                link::default_route(netlink, index, gateway, on_link).await?;
+            }
+        }
+        if let Some(old) = old
+            && new.is_none_or(|new| new.address != old.address)
+        {
+            link::delete_ipv4(netlink, index, old.address).await?;
+        }
+        Ok(())
+    }
+
+    /// The IPv6 addresses that routers of the LAN made it choose.
+    pub async fn ipv6(&self) -> Result<Vec<std::net::Ipv6Addr>> {
+        link::ipv6(&self.netlink, self.link.index).await
+    }
+}

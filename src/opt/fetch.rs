@@ -1,0 +1,205 @@
+//! Getting an archive into the store: once, however many ask for it at a time.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+use anyhow::{Context as _, Result};
+use tokio::sync::OwnedMutexGuard;
+
+use super::STEP;
+use super::archive::{self, Cancel, Watch, network};
+use super::layer::{Identity, Layer};
+use super::person::Person;
+use super::store::{Store, available};
+use crate::report::{Fault, Kind, Reporter};
+use crate::spec::archive::Scheme;
+use crate::spec::{Archive, ByteSize, Digest};
+
+/// Cancels the threads when the future that waits for them is dropped.
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// One fetch, handed to the thread that does it. The lock goes with it, so that it is held until the thread has cleaned
+/// up, even if nobody waits for it any more.
+struct Job {
+    store: Arc<Store>,
+    archive: Archive,
+    public: bool,
+    watch: Watch,
+    _lock: OwnedMutexGuard<()>,
+}
+
+impl Store {
+    /// The layer of an archive, fetched and extracted unless it is here. A `file://` archive is opened with the person's
+    /// rights. Dropping the future stops the work and removes what it had made.
+    ///
+    /// # Errors
+    /// A [`Fault`]: unknown format, wrong digest, refused content, no space, not permitted, not found.
+    pub async fn fetch(
+        self: &Arc<Self>,
+        archive: &Archive,
+        person: &Person,
+        reporter: &Reporter,
+    ) -> Result<Layer> {
+        let scheme = archive.scheme().map_err(|e| Fault::new(Kind::Usage, e.to_string()))?;
+        let name = archive.url.rsplit('/').next().unwrap_or(&archive.url);
+        reporter.begin(STEP, format!("/opt from {name}"));
+        let layer = match scheme {
+            Scheme::File => self.fetch_file(archive, person, reporter).await,
+            Scheme::Http => self.fetch_http(archive, reporter).await,
+        };
+        let layer = layer.map_err(|e| self.explain(e)).with_context(|| format!("get {}", archive.url))?;
+        let size = ByteSize(layer.bytes);
+        reporter.end(STEP, format!("{name}: {} files, {size}", layer.files));
+        Ok(layer)
+    }
+
+    /// The layer that is here for an archive, as far as can be told without opening it: by its digest, else the newest that
+    /// came from its URL. For showing; [`Store::fetch`] decides.
+    pub fn find(&self, archive: &Archive) -> Option<Layer> {
+        if let Some(digest) = &archive.sha256 {
+            return self.layers.get(digest).ok().flatten();
+        }
+        let layers = self.layers.all().unwrap_or_default();
+        layers.into_iter().filter(|layer| layer.source == archive.url).max_by_key(|layer| layer.when)
+    }
+
+    async fn fetch_file(
+        self: &Arc<Self>,
+        archive: &Archive,
+        person: &Person,
+        reporter: &Reporter,
+    ) -> Result<Layer> {
+        let path = archive.url.strip_prefix("file://").unwrap_or_default().to_owned();
+        let (store, person) = (self.clone(), person.clone());
+        let (file, identity) = tokio::task::spawn_blocking(move || -> Result<(OwnedFd, Identity)> {
+            let file = person.open_file(Path::new(&path), &store.config.archive_roots)?;
+            let identity = Identity::of(&rustix::fs::fstat(&file)?);
+            Ok((file, identity))
+        })
+        .await??;
+
+        let key = archive.sha256.map_or_else(|| format!("{identity:?}"), |digest| digest.hex());
+        let lock = self.lock(&key, reporter).await;
+        // Whoever is here has shown that they can read the file.
+        let known = match archive.sha256 {
+            Some(digest) => Some(digest),
+            None => self.layers.digest_of(&identity)?,
+        };
+        if let Some(digest) = known
+            && let Some(layer) = self.layers.get(&digest)?
+        {
+            return Ok(layer);
+        }
+        let total = u64::try_from(rustix::fs::fstat(&file)?.st_size).ok();
+        let settled = identity.is_settled(jiff::Timestamp::now());
+        let watch = Watch { reporter: reporter.clone(), cancel: Cancel::default(), total };
+        let _cancel = CancelOnDrop(watch.cancel.clone());
+        let job = Job { store: self.clone(), archive: archive.clone(), public: false, watch, _lock: lock };
+        tokio::task::spawn_blocking(move || {
+            let file = File::from(file);
+            job.run(&file, |store, digest| {
+                let after = Identity::of(&rustix::fs::fstat(&file)?);
+                if after != identity {
+                    return Err(Fault::new(Kind::Failed, "the archive was changed while it was read").into());
+                }
+                match settled {
+                    true => store.layers.remember(identity, *digest),
+                    false => Ok(()),
+                }
+            })
+        })
+        .await?
+    }
+
+    async fn fetch_http(self: &Arc<Self>, archive: &Archive, reporter: &Reporter) -> Result<Layer> {
+        let digest = archive.sha256.context("an archive from the network needs its sha256")?;
+        let lock = self.lock(&digest.hex(), reporter).await;
+        if let Some(layer) = self.layers.get(&digest)?.filter(|layer| layer.public) {
+            return Ok(layer);
+        }
+        let client = match self.client.get() {
+            Some(client) => client,
+            None => {
+                let client = network::client()?;
+                self.client.get_or_init(|| client)
+            }
+        };
+        let (transfer, received, total) = network::Transfer::begin(client, &archive.url).await?;
+        let watch = Watch { reporter: reporter.clone(), cancel: Cancel::default(), total };
+        let _cancel = CancelOnDrop(watch.cancel.clone());
+        let job = Job { store: self.clone(), archive: archive.clone(), public: true, watch, _lock: lock };
+        let work = tokio::task::spawn_blocking(move || job.run(received, |_, _| Ok(())));
+        let ((), layer) = tokio::join!(transfer.run(), work);
+        layer?
+    }
+
+    /// Waits until nobody else is fetching the same.
+    async fn lock(&self, key: &str, reporter: &Reporter) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+            locks.retain(|_, lock| lock.strong_count() > 0);
+            let held = locks.get(key).and_then(std::sync::Weak::upgrade);
+            held.unwrap_or_else(|| {
+                let lock = Arc::default();
+                locks.insert(key.to_owned(), Arc::downgrade(&lock));
+                lock
+            })
+        };
+        match lock.clone().try_lock_owned() {
+            Ok(guard) => guard,
+            Err(_) => {
+                reporter.begin(STEP, "waiting for another fetch of the same archive");
+                lock.lock_owned().await
+            }
+        }
+    }
+}
+
+impl Job {
+    /// Blocks. `check` looks at the digest, once it is right, before the layer is made.
+    fn run(
+        self,
+        source: impl Read + Send,
+        check: impl FnOnce(&Store, &Digest) -> Result<()>,
+    ) -> Result<Layer> {
+        let layers = &self.store.layers;
+        if let Some(total) = self.watch.total {
+            let free = available(&rustix::fs::fstatvfs(&self.store.root)?);
+            if total > free {
+                let why = format!("the archive alone has {}, {} are free", ByteSize(total), ByteSize(free));
+                let what = format!("the disk of {} is full", self.store.config.storage.display());
+                let next = "free some space there, then run the same command again";
+                return Err(Fault::new(Kind::Failed, what).why(why).next(next).into());
+            }
+        }
+        let partial = layers.begin()?;
+        let (digest, tree) = archive::extract(source, partial.handle()?, &self.watch)?;
+        if let Some(expected) = self.archive.sha256
+            && expected != digest
+        {
+            return Err(Fault::new(Kind::Failed, "the archive has another digest than it should")
+                .why(format!("expected {expected}"))
+                .why(format!("got      {digest}"))
+                .next("check the sha256 in the project's file, or publish the archive again")
+                .into());
+        }
+        check(&self.store, &digest)?;
+        partial.commit(Layer {
+            digest,
+            source: self.archive.url.clone(),
+            bytes: tree.bytes,
+            files: tree.files,
+            when: jiff::Timestamp::now(),
+            public: self.public,
+        })
+    }
+}

@@ -1,0 +1,254 @@
+//! Layers on disk: one immutable tree per archive, made wholly or not at all, and the record that says what it is.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::fs::{Mode, OFlags, Stat, mkdirat, renameat, renameat_with, syncfs};
+use serde::{Deserialize, Serialize};
+
+use super::beneath::{self, Inner};
+use super::tree;
+use crate::spec::Digest;
+use crate::state::Records;
+
+/// Hexadecimal digits of a layer's directory: with 64 the mount options, one page, would end at 39 layers.
+const SHORT: usize = 12;
+
+/// What an extraction wrote.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tree {
+    /// Everything but directories.
+    pub files: u64,
+    /// Sum of the files' sizes.
+    pub bytes: u64,
+}
+
+/// An archive that is in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// Of the archive as it was published, compressed.
+    pub digest: Digest,
+    /// The URL it came from.
+    pub source: String,
+    pub bytes: u64,
+    pub files: u64,
+    pub when: jiff::Timestamp,
+    /// It came from the network, so whoever knows its digest may have it. Otherwise each person has to show that
+    /// they can read the file.
+    pub public: bool,
+}
+
+/// What tells, without reading it, that a file is the one whose digest was taken: (stat(2); ctime cannot be set back).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+    size: i64,
+    modified: (i64, u64),
+    changed: (i64, u64),
+}
+
+impl Identity {
+    pub fn of(stat: &Stat) -> Identity {
+        Identity {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: stat.st_size,
+            modified: (stat.st_mtime, stat.st_mtime_nsec),
+            changed: (stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
+
+    /// Whether a change after now would show: file times move in the kernel's ticks, 10 ms at most.
+    pub fn is_settled(&self, now: jiff::Timestamp) -> bool {
+        let changed = i128::from(self.changed.0) * 1_000_000_000 + i128::from(self.changed.1);
+        now.as_nanosecond() - changed > 100_000_000
+    }
+
+    fn key(&self) -> String {
+        format!("{:x}-{:x}", self.device, self.inode)
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Known {
+    identity: Identity,
+    digest: Digest,
+}
+
+pub struct Layers {
+    /// `<root>/.store`.
+    directory: PathBuf,
+    handle: OwnedFd,
+    records: Records<Layer>,
+    files: Records<Known>,
+}
+
+/// A directory that becomes a layer, or is removed when it is dropped.
+pub struct Partial<'a> {
+    layers: &'a Layers,
+    name: String,
+    done: bool,
+}
+
+impl Layers {
+    /// Opens the layers of a store and clears away what a crash left half-made. Returns what that was not possible for.
+    pub fn open(directory: &Path) -> Result<(Layers, Vec<anyhow::Error>)> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let handle = rustix::fs::open(directory, flags, Mode::empty())
+            .with_context(|| format!("open {}", directory.display()))?;
+        let records: Records<Layer> = Records::open(directory.join("layers"))?;
+        let files = Records::open(directory.join("files"))?;
+        let layers = Layers { directory: directory.to_owned(), handle, records, files };
+        let problems = layers.clear()?;
+        Ok((layers, problems))
+    }
+
+    fn clear(&self) -> Result<Vec<anyhow::Error>> {
+        let mut problems = Vec::new();
+        let mut remove = |place: &str, name: &str| -> Result<()> {
+            let directory = beneath::handle(&self.handle, &Inner::parse(place.as_bytes())?)?;
+            if let Err(e) = tree::remove(&directory, name) {
+                problems.push(anyhow::Error::from(e).context(format!("remove the left-over {place}/{name}")));
+            }
+            Ok(())
+        };
+        for name in names(&self.directory.join("partial"))? {
+            remove("partial", &name)?;
+        }
+        // A record is written after its tree and removed before it: a tree alone is half a layer, a record alone none.
+        let known = self.records.all()?;
+        for name in names(&self.directory.join("layers"))? {
+            if !name.contains('.') && !known.iter().any(|(key, _)| *key == name) {
+                remove("layers", &name)?;
+            }
+        }
+        for (key, _) in known {
+            if !self.directory.join("layers").join(&key).is_dir() {
+                self.records.remove(&key)?;
+            }
+        }
+        Ok(problems)
+    }
+
+    /// The layer of exactly this digest.
+    pub fn get(&self, digest: &Digest) -> Result<Option<Layer>> {
+        let Some(layer) = self.records.get(&short(digest))? else { return Ok(None) };
+        ensure!(
+            layer.digest == *digest,
+            "{digest} and {} begin alike; only one of them can be in a store",
+            layer.digest
+        );
+        Ok(Some(layer))
+    }
+
+    pub fn all(&self) -> Result<Vec<Layer>> {
+        Ok(self.records.all()?.into_iter().map(|(_, layer)| layer).collect())
+    }
+
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        self.directory.join("layers").join(short(digest))
+    }
+
+    /// The digest of a file that has been read before and has not changed since.
+    pub fn digest_of(&self, identity: &Identity) -> Result<Option<Digest>> {
+        let known = self.files.get(&identity.key())?;
+        Ok(known.filter(|known| known.identity == *identity).map(|known| known.digest))
+    }
+
+    pub fn remember(&self, identity: Identity, digest: Digest) -> Result<()> {
+        self.files.put(&identity.key(), &Known { identity, digest })
+    }
+
+    /// A new empty directory to extract to.
+    pub fn begin(&self) -> Result<Partial<'_>> {
+        let name = unused();
+        mkdirat(&self.handle, format!("partial/{name}"), Mode::RWXU)
+            .context("make a directory to extract to")?;
+        Ok(Partial { layers: self, name, done: false })
+    }
+
+    /// Moves the directory `name` of `from` where the next clearing removes it, and removes it. From the move on it is
+    /// gone for everybody; a crash in between costs only the space until the next start.
+    pub fn discard(&self, from: impl AsFd, name: &str) -> Result<Discarded> {
+        let trash = unused();
+        match renameat(from, name, &self.handle, format!("partial/{trash}")) {
+            Ok(()) => Ok(Discarded(Some((self.partial()?, trash)))),
+            Err(rustix::io::Errno::NOENT) => Ok(Discarded(None)),
+            Err(e) => Err(e).with_context(|| format!("move {name} away")),
+        }
+    }
+
+    fn partial(&self) -> Result<OwnedFd> {
+        Ok(beneath::handle(&self.handle, &Inner::parse(b"partial")?)?)
+    }
+}
+
+/// Something moved away, to be removed when there is time for it.
+#[must_use]
+pub struct Discarded(Option<(OwnedFd, String)>);
+
+impl Discarded {
+    pub fn remove(self) -> Result<()> {
+        match self.0 {
+            Some((place, name)) => tree::remove(place, &name).with_context(|| format!("remove {name}")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Partial<'_> {
+    pub fn handle(&self) -> Result<OwnedFd> {
+        let path = Inner::parse(format!("partial/{}", self.name).as_bytes())?;
+        Ok(beneath::open(&self.layers.handle, &path, OFlags::RDONLY | OFlags::DIRECTORY)?)
+    }
+
+    /// Makes it the layer: everything on disk first, then the name, then the record.
+    pub fn commit(mut self, layer: Layer) -> Result<Layer> {
+        let short = short(&layer.digest);
+        if let Some(mut existing) = self.layers.get(&layer.digest)? {
+            existing.public |= layer.public;
+            self.layers.records.put(&short, &existing)?;
+            return Ok(existing);
+        }
+        syncfs(self.handle()?).context("bring the layer to disk")?;
+        let (from, to) = (format!("partial/{}", self.name), format!("layers/{short}"));
+        let handle = &self.layers.handle;
+        renameat_with(handle, from, handle, to, rustix::fs::RenameFlags::NOREPLACE)
+            .context("give the layer its name")?;
+        self.done = true;
+        self.layers.records.put(&short, &layer)?;
+        Ok(layer)
+    }
+}
+
+impl Drop for Partial<'_> {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let removed = self.layers.partial().and_then(|place| Ok(tree::remove(place, &self.name)?));
+        if let Err(e) = removed {
+            tracing::warn!("partial/{} is left until the next start: {e:#}", self.name);
+        }
+    }
+}
+
+fn short(digest: &Digest) -> String {
+    digest.hex()[..SHORT].to_owned()
+}
+
+/// A name nobody guesses.
+pub fn unused() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}
+
+pub fn names(directory: &Path) -> Result<Vec<String>> {
+    let list = || -> std::io::Result<Vec<String>> {
+        std::fs::read_dir(directory)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    };
+    list().with_context(|| format!("list {}", directory.display()))
+}
