@@ -12,6 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("spec", &[]),
     ("api", &["spec", "report"]),
     ("site", &["spec", "report", "state"]),
+    ("lab", &["spec", "report", "state"]),
     // dockerd holds its locks while it calls these two: neither ever calls the engine.
     ("lan", &["spec", "report", "state"]),
     ("opt", &["spec", "report", "state"]),
@@ -43,8 +44,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
 ];
 
-const VERB: &[&str] =
-    &["checkout", "invocation", "image", "container", "engine", "site", "api", "spec", "report", "state"];
+const VERB: &[&str] = &[
+    "checkout",
+    "invocation",
+    "image",
+    "lab",
+    "container",
+    "engine",
+    "site",
+    "api",
+    "spec",
+    "report",
+    "state",
+];
 
 /// A verb is one file or directory of its role's; what verbs share lies below the roles.
 const ROLES: &[&str] = &["dockeruser", "containerauthor", "registryserver", "scripthacker"];
@@ -155,8 +167,11 @@ fn a_verb_never_uses_a_verb() {
             continue;
         }
         let verb = module[1].as_str();
+        // What has arguments of its own is a verb; a role may have files that its verbs share.
         let is_verb = |name: &str| {
-            sources.iter().any(|(other, _)| other[0] == role && other.get(1).is_some_and(|v| v == name))
+            sources.iter().any(|(other, text)| {
+                *other == [role.to_owned(), name.to_owned()] && text.contains("\npub struct Args")
+            })
         };
         let own = edges(text).into_iter().filter_map(|edge| {
             edge.strip_prefix(role).and_then(|rest| rest.strip_prefix("::")).map(str::to_owned)
