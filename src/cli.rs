@@ -49,6 +49,7 @@ enum Command {
     Scripthacker(Scripthacker),
     #[command(flatten)]
     ScripthackerVerb(Scripthacker),
+    Daemon(crate::daemon::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -81,7 +82,8 @@ fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
 }
 
 fn run(cli: Cli) -> Result<()> {
-    let Cli { invocation, command } = cli;
+    let Cli { mut invocation, command } = cli;
+    invocation.links = links();
     match command {
         Command::Dockeruser(verb) | Command::DockeruserVerb(verb) => match verb {
             // It has its own use for signals.
@@ -98,6 +100,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Scripthacker(verb) | Command::ScripthackerVerb(verb) => {
             interrupt::stoppable(interrupted(), async move || verb.run(&invocation).await)
         }
+        // It has a runtime of its own.
+        Command::Daemon(args) => crate::daemon::run(&args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args, &COMMAND),
     }

@@ -51,6 +51,9 @@ pub struct Invocation {
     /// The daemon's socket
     #[arg(long, global = true, env = "MOORAGE_SOCKET", hide = true, default_value = crate::api::SOCKET)]
     pub socket: PathBuf,
+    /// The commands that are links to the binary, for `setup`
+    #[arg(skip)]
+    pub links: Vec<&'static str>,
 }
 
 /// The version of the JSON on stdout; raised when a key changes its meaning or goes away.

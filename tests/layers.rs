@@ -12,11 +12,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("spec", &[]),
     ("api", &["spec", "report"]),
     ("site", &["spec", "report", "state"]),
-    ("lab", &["spec", "report", "state"]),
     // dockerd holds its locks while it calls these two: neither ever calls the engine.
     ("lan", &["spec", "report", "state"]),
     ("opt", &["spec", "report", "state"]),
     ("engine", &["spec", "report", "state"]),
+    // A LAN to try with: it knows nothing of the driver.
+    ("lab", &["spec", "report", "state"]),
     ("image", &["engine", "site", "spec", "report", "state"]),
     ("container", &["engine", "lan", "opt", "site", "api", "spec", "report", "state"]),
     ("daemon", &["container", "image", "engine", "lan", "opt", "site", "api", "spec", "report", "state"]),
@@ -44,19 +45,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
 ];
 
-const VERB: &[&str] = &[
-    "checkout",
-    "invocation",
-    "image",
-    "lab",
-    "container",
-    "engine",
-    "site",
-    "api",
-    "spec",
-    "report",
-    "state",
-];
+const VERB: &[&str] =
+    &["checkout", "lab", "invocation", "image", "container", "engine", "site", "api", "spec", "report", "state"];
 
 /// A verb is one file or directory of its role's; what verbs share lies below the roles.
 const ROLES: &[&str] = &["dockeruser", "containerauthor", "registryserver", "scripthacker"];
@@ -167,12 +157,9 @@ fn a_verb_never_uses_a_verb() {
             continue;
         }
         let verb = module[1].as_str();
-        // What has arguments of its own is a verb; a role may have files that its verbs share.
-        let is_verb = |name: &str| {
-            sources.iter().any(|(other, text)| {
-                *other == [role.to_owned(), name.to_owned()] && text.contains("\npub struct Args")
-            })
-        };
+        // A role declares its verbs `pub`; what they share is private to it.
+        let declared = fs::read_to_string(Path::new("src").join(role).join("mod.rs")).unwrap();
+        let is_verb = |name: &str| declared.contains(&format!("\npub mod {name};"));
         let own = edges(text).into_iter().filter_map(|edge| {
             edge.strip_prefix(role).and_then(|rest| rest.strip_prefix("::")).map(str::to_owned)
         });

@@ -26,6 +26,10 @@ macro_rules! role {
 }
 
 role!(Dockeruser in dockeruser {
+    Setup => setup,
+    ListProjects => list_projects,
+    MakeDevContainer => make_dev_container,
+    MakeOsContainer => make_os_container,
     StartContainer => start_container,
     StopContainer => stop_container,
     RestartContainer => restart_container,

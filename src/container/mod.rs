@@ -1,1 +1,84 @@
-//! (see docs/architecture.md)
+//! Dev machines: what they are, and the operations that make, start, stop and remove them.
+//!
+//! An operation decides on data first (`check`, `diff`, `plan`, `identity` are pure), then acts. Its record holds the
+//! intent before the first effect, so that a daemon that was killed finishes or undoes it when it starts again.
+
+pub mod check;
+pub mod diff;
+pub mod identity;
+pub mod lifecycle;
+pub mod make;
+pub mod people;
+pub mod plan;
+pub mod ready;
+pub mod record;
+pub mod runlog;
+mod slice;
+pub mod undo;
+pub mod view;
+
+mod build;
+#[cfg(test)]
+mod sample;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+
+use crate::engine::{Engine, Image, ImageFacts};
+use crate::lan::Lan;
+use crate::opt::Store;
+use crate::site::host::HostConfig;
+use crate::state::Records;
+
+pub use people::{Account, Caller};
+pub use record::{Intent, Record, Setup};
+
+/// The parts an operation works with.
+pub struct Host {
+    pub config: HostConfig,
+    pub engine: Engine,
+    pub lan: Arc<Lan>,
+    pub opt: Arc<Store>,
+    pub records: Records<Record>,
+    pub images: Records<ImageFacts>,
+    /// What makes a MAC of this host differ from another's.
+    pub host_id: String,
+}
+
+impl Host {
+    /// Where the files of container `name` are on the host, for its owner.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        self.config.storage.join(name)
+    }
+
+    /// What is inside an image, read once.
+    pub async fn facts(&self, image: &Image) -> Result<ImageFacts> {
+        let key = image.id.trim_start_matches("sha256:").to_owned();
+        if let Some(facts) = self.images.get(&key)? {
+            return Ok(facts);
+        }
+        let facts = self.engine.look_into(image).await?;
+        self.images.put(&key, &facts)?;
+        Ok(facts)
+    }
+}
+
+/// The id of this host: systemd's machine-id where there is one, else one that we keep.
+pub fn host_id(state: &std::path::Path) -> Result<String> {
+    let of_system = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    if !of_system.trim().is_empty() {
+        return Ok(of_system.trim().to_owned());
+    }
+    let own = state.join("host-id");
+    match std::fs::read_to_string(&own) {
+        Ok(id) => Ok(id.trim().to_owned()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let id = record::random_hex::<16>();
+            crate::state::replace(&own, id.as_bytes())?;
+            Ok(id)
+        }
+        Err(e) => Err(e).with_context(|| format!("read {}", own.display())),
+    }
+}

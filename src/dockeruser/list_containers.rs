@@ -4,13 +4,12 @@ use std::str::FromStr;
 
 use anyhow::Result;
 use jiff::Timestamp;
-use nix::unistd::{Group, User, getgroups, getuid};
 
+use super::definitions::Person;
 use super::view;
 use crate::api::{Client, ContainerView};
 use crate::invocation::Invocation;
 use crate::report::Table;
-use crate::spec::Owner;
 
 /// List the containers of this host: whose, which branch, where
 #[derive(Debug, clap::Args)]
@@ -80,20 +79,10 @@ pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
     let mut containers: Vec<ContainerView> = client.get("/v1/containers").await?;
     containers.retain(|container| accepted(container, &args.filter));
     if args.mine {
-        let mine = mine()?;
+        let mine = Person::at_the_keyboard()?.owners()?;
         containers.retain(|container| mine.contains(&container.owner));
     }
     invocation.print_list("containers", &containers, table(&containers, Timestamp::now()), "no containers")
-}
-
-/// The owners that are this person: themselves and their groups.
-fn mine() -> Result<Vec<Owner>> {
-    let person = User::from_uid(getuid())?.and_then(|user| user.name.parse().ok());
-    let mut mine: Vec<Owner> = person.into_iter().collect();
-    for gid in getgroups()? {
-        mine.extend(Group::from_gid(gid)?.map(|group| Owner::Group(group.name)));
-    }
-    Ok(mine)
 }
 
 fn table(containers: &[ContainerView], now: Timestamp) -> Table {

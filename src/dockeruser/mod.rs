@@ -1,15 +1,21 @@
 //! The role that makes, uses and looks after containers: one file a verb, each with its `Args` and its `run`.
-//! What several verbs need: [`each`] (one verb on several names), [`view`] (containers in words),
+//! What several verbs need: [`each`] (one verb on several names), [`make`] (the
+//! two verbs that make one), [`definitions`] (the site and the person), [`view`] (containers in words),
 //! [`complete`] (what the shell completes), [`terminal`].
 
 mod complete;
+mod definitions;
 mod each;
+mod make;
 mod terminal;
 mod view;
 
 pub mod enter_container;
 pub mod list_containers;
 pub mod list_leases;
+pub mod list_projects;
+pub mod make_dev_container;
+pub mod make_os_container;
 pub mod remove_container;
 pub mod restart_container;
 pub mod setup;

@@ -14,7 +14,8 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::report::{Fault, Kind, Reporter};
+use crate::invocation::Invocation;
+use crate::report::{Fault, Kind};
 
 use observe::Host;
 pub use plan::Step;
@@ -71,23 +72,21 @@ impl Outcome {
     }
 }
 
-/// `links` are the commands that are links to the binary, by name.
-///
 /// Fails with [`Kind::Denied`] unless root runs it, with [`Kind::Differs`] where the host is set up in another way,
 /// with [`Kind::Missing`] where it lacks what cannot be installed, and with [`Kind::Usage`] for an interface that
 /// cannot be the LAN's.
-pub async fn run(args: &Args, links: &[&str], reporter: &Reporter) -> Result<Outcome> {
+pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Err(Fault::new(Kind::Denied, "only root can set this host up")
             .next("sudo moorage setup …, with the same words")
             .into());
     }
     let host = Host::at(Path::new("/"));
-    let seen = observe::observe(&host, args, links).await?;
-    let steps = plan::plan(args, &seen)?;
+    let seen = observe::observe(&host, &args, &invocation.links).await?;
+    let steps = plan::plan(&args, &seen)?;
     let lines = steps.iter().map(|step| Line { text: step.text(), shell: step.shell() }).collect();
     if !args.dry_run {
-        apply::apply(&host, &steps, reporter).await?;
+        apply::apply(&host, &steps, &invocation.reporter()).await?;
     }
-    Ok(Outcome { dry_run: args.dry_run, steps: lines })
+    invocation.print(&Outcome { dry_run: args.dry_run, steps: lines }, Outcome::text)
 }

@@ -10,9 +10,10 @@ use bollard::models::{
     RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-    StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
+    RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
+use futures_util::StreamExt as _;
 
 use super::{DRIVER, Engine, LABEL, fault, found};
 use crate::spec::{Limits, Mac, Ulimit};
@@ -283,5 +284,34 @@ impl Engine {
                 image_id: seen.image_id.unwrap_or_default(),
             })
             .collect())
+    }
+}
+
+impl Engine {
+    /// What the container's PID 1 wrote, as the engine kept it: the last `lines`, and what follows where wanted.
+    pub async fn output(
+        &self,
+        name: &str,
+        follow: bool,
+        lines: Option<u32>,
+    ) -> Result<impl futures_util::Stream<Item = Result<bytes::Bytes>> + Send + 'static> {
+        let tail = lines.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
+        let options =
+            LogsOptionsBuilder::default().stdout(true).stderr(true).follow(follow).tail(&tail).build();
+        let docker = self.docker().await?.clone();
+        let name = name.to_owned();
+        let (send, receive) = tokio::sync::mpsc::channel(16);
+        tokio::spawn(async move {
+            let mut stream = std::pin::pin!(docker.logs(&name, Some(options)));
+            while let Some(piece) = stream.next().await {
+                let piece = piece
+                    .map(|piece| piece.into_bytes())
+                    .map_err(|e| fault(e, format!("read the log of {name}")).into());
+                if send.send(piece).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(tokio_stream::wrappers::ReceiverStream::new(receive))
     }
 }

@@ -33,6 +33,8 @@ pub struct ImageFacts {
     pub passwd: String,
     pub group: String,
     pub shadow: String,
+    /// `/etc/environment`
+    pub environment: String,
 }
 
 impl Engine {
@@ -117,6 +119,7 @@ impl Engine {
             passwd: text("/etc/passwd").await?,
             group: text("/etc/group").await?,
             shadow: text("/etc/shadow").await?,
+            environment: text("/etc/environment").await?,
         })
     }
 }

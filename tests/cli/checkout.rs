@@ -9,7 +9,7 @@ use moorage::report::{Event, Fault, Kind, Reporter};
 use moorage::spec::SourceSpec;
 use tokio::io::AsyncReadExt as _;
 
-fn git(directory: &Path, args: &[&str]) {
+pub fn git(directory: &Path, args: &[&str]) {
     let identity =
         ["-c", "user.name=Ann", "-c", "user.email=ann@example.org", "-c", "init.defaultBranch=main"];
     let status = Command::new("git").current_dir(directory).args(identity).args(args).output().unwrap();

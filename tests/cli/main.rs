@@ -6,6 +6,7 @@
 mod checkout;
 mod daemon;
 mod enter;
+mod make;
 mod operations;
 mod usage;
 mod world;

@@ -1,0 +1,250 @@
+//! From a record to a container that exists but does not run: gather what it needs side by side, then put it together.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use tokio::sync::oneshot;
+
+use super::identity::{authorized_keys, below_opt, root_files};
+use super::{Caller, Host, Record, check, slice};
+use crate::api::SourceDone;
+use crate::engine::{Cgroup, Create, File, Image, ImageFacts, Init, Volume};
+use crate::lan::LeaseView;
+use crate::opt::{Layer, Staging, Upper, ViewOwner, VolumeRequest};
+use crate::report::{Event, Fault, Kind, Reporter};
+use crate::spec::Owner;
+
+/// Everything that is fetched before anything is put together.
+pub struct Gathered {
+    pub image: Image,
+    pub facts: ImageFacts,
+    pub layers: Vec<Layer>,
+    pub lease: LeaseView,
+    pub staging: Option<Staging>,
+}
+
+/// The four parallel branches. The first that fails ends the others.
+pub async fn gather(
+    host: &Host,
+    record: &Record,
+    for_whom: (&Caller, &str),
+    staged: oneshot::Receiver<SourceDone>,
+    report: &Reporter,
+) -> Result<Gathered> {
+    let ((image, facts), layers, lease, staging) = tokio::try_join!(
+        image(host, &record.spec.image, report),
+        layers(host, record, for_whom.0, report),
+        address(host, record, report),
+        sources(host, record, for_whom, staged, report),
+    )?;
+    Ok(Gathered { image, facts, layers, lease, staging })
+}
+
+/// The image and what is inside it; pulled where it is not here.
+pub async fn image(host: &Host, reference: &str, report: &Reporter) -> Result<(Image, ImageFacts)> {
+    let image = match host.engine.image(reference).await? {
+        Some(image) => image,
+        None => {
+            let registry = check::registry(reference);
+            if registry.is_none() && !host.config.registries.iter().any(|allowed| allowed == "docker.io") {
+                let name = reference.trim_start_matches("moorage/").trim_end_matches(":latest");
+                return Err(Fault::new(
+                    Kind::NotFound,
+                    format!("there is no image {reference} on this host"),
+                )
+                .next(format!("moorage make-dev-image {name}"))
+                .into());
+            }
+            report.begin("image", format!("pulling {reference}"));
+            host.engine.pull(reference, report).await?;
+            let image = host.engine.image(reference).await?;
+            image.with_context(|| format!("{reference} was pulled and is not here"))?
+        }
+    };
+    let facts = host.facts(&image).await?;
+    report.end("image", format!("{reference} is here"));
+    Ok((image, facts))
+}
+
+async fn layers(host: &Host, record: &Record, caller: &Caller, report: &Reporter) -> Result<Vec<Layer>> {
+    let person = caller.person();
+    let fetches = record.spec.opt.iter().map(|archive| host.opt.fetch(archive, &person, report));
+    let layers = futures_util::future::try_join_all(fetches).await?;
+    if !layers.is_empty() {
+        report.end("opt", format!("{} archive(s) are here", layers.len()));
+    }
+    Ok(layers)
+}
+
+async fn address(host: &Host, record: &Record, report: &Reporter) -> Result<LeaseView> {
+    report.begin("address", format!("asking the LAN's DHCP server for {}", record.mac));
+    let lease = host.lan.reserve(&record.network_id, record.mac, record.spec.name.as_str()).await?;
+    let address = lease.address.map(|address| address.to_string()).unwrap_or_default();
+    report.end("address", format!("{address} for {}", record.mac));
+    Ok(lease)
+}
+
+/// The checkout is the client's work, as the person: here it gets a place and is waited for.
+async fn sources(
+    host: &Host,
+    record: &Record,
+    (caller, operation): (&Caller, &str),
+    staged: oneshot::Receiver<SourceDone>,
+    report: &Reporter,
+) -> Result<Option<Staging>> {
+    if record.spec.sources.is_empty() {
+        return Ok(None);
+    }
+    report.begin("source", format!("checking out {} source(s)", record.spec.sources.len()));
+    let staging = host.opt.staging(&caller.person())?;
+    let directory = staging.path().to_string_lossy().into_owned();
+    report.send(Event::Staging { operation: operation.to_owned(), directory });
+    match staged.await {
+        Ok(SourceDone::Ready) => {
+            report.end("source", "checked out");
+            Ok(Some(staging))
+        }
+        Ok(SourceDone::Failed(fault)) => Err(fault.into()),
+        Err(_) => {
+            Err(Fault::new(Kind::Interrupted, "the client went away before the sources were there").into())
+        }
+    }
+}
+
+/// Puts the volume, the mapped directories and the engine's container together.
+pub async fn create(
+    host: &Host,
+    record: &Record,
+    caller: &Caller,
+    mut gathered: Gathered,
+) -> Result<Vec<Layer>> {
+    volume(host, record, &mut gathered).await?;
+    for (index, mount) in record.spec.mounts.iter().enumerate() {
+        let (opt, name, mount, person) =
+            (host.opt.clone(), record.mount_volume(index), mount.clone(), caller.person());
+        blocking(move || opt.new_bind(&name, Path::new(&mount.source), &person, mount.read_only)).await?;
+    }
+    engine_container(host, record, (&gathered.image, &gathered.facts), &gathered.lease).await?;
+    Ok(gathered.layers)
+}
+
+/// The engine's part alone; the volumes are there.
+pub async fn engine_container(
+    host: &Host,
+    record: &Record,
+    (image, facts): (&Image, &ImageFacts),
+    lease: &LeaseView,
+) -> Result<()> {
+    let name = record.spec.name.as_str();
+    if let Some(other) = host.engine.inspect(name).await? {
+        if other.id != record.id {
+            return Err(Fault::new(Kind::Differs, format!("Docker has a container {name} that is not ours"))
+                .next(format!("docker rm {name}, or choose another --name"))
+                .into());
+        }
+        host.engine.remove(name).await?;
+    }
+    let mut volumes =
+        vec![Volume { name: record.opt_volume().to_owned(), target: "/opt".into(), read_only: false }];
+    for (index, mount) in record.spec.mounts.iter().enumerate() {
+        let name = record.mount_volume(index);
+        volumes.push(Volume { name, target: mount.target.clone(), read_only: mount.read_only });
+    }
+    for volume in &volumes {
+        host.engine.create_volume(&volume.name, &record.id).await?;
+    }
+    let create = engine_create(host, record, (image, facts), lease, volumes);
+    slice::confine(create.cgroup, &record.id, &create.limits).await?;
+    host.engine.create(&create).await?;
+    let files: Vec<File> = root_files(record, facts);
+    host.engine.put_files(name, &files).await
+}
+
+fn engine_create(
+    host: &Host,
+    record: &Record,
+    (image, facts): (&Image, &ImageFacts),
+    lease: &LeaseView,
+    volumes: Vec<Volume>,
+) -> Create {
+    let spec = &record.spec;
+    let mut limits = spec.limits.clone();
+    let usual = &host.config.limits.default;
+    limits.memory = limits.memory.or(usual.memory);
+    limits.pids = limits.pids.or(usual.pids);
+    limits.cpu_weight = limits.cpu_weight.or(usual.cpu_weight);
+    Create {
+        name: spec.name.to_string(),
+        id: record.id.clone(),
+        image: image.id.clone(),
+        init: match &facts.init {
+            Some(path) => Init::Own(path.clone()),
+            None => Init::Docker { command: image.command.clone() },
+        },
+        stop_signal: image.stop_signal.clone(),
+        cgroup: Cgroup::of_this_host(),
+        network: spec.network.clone(),
+        mac: record.mac,
+        dns: lease.dns.clone(),
+        dns_search: lease.domain.clone().into_iter().collect(),
+        volumes,
+        env: spec.env.clone(),
+        ulimits: spec.ulimits.clone(),
+        shm: spec.shm.map(|size| size.0),
+        limits,
+        capabilities: spec.capabilities.clone(),
+    }
+}
+
+/// The `/opt` volume with homes, keys, licence and checkouts in its fresh upper directory, mounted.
+async fn volume(host: &Host, record: &Record, gathered: &mut Gathered) -> Result<()> {
+    let by_person = matches!(record.spec.owner, Owner::Person(_));
+    let view = ViewOwner {
+        uid: record.people.first().filter(|_| by_person).map_or(0, |account| account.uid),
+        gid: record.gid,
+        group_readable: !by_person,
+    };
+    let request = VolumeRequest {
+        name: record.opt_volume().to_owned(),
+        layers: gathered.layers.iter().map(|layer| layer.digest).collect(),
+        view: Some(view),
+    };
+    let (opt, record, staging) = (host.opt.clone(), record.clone(), gathered.staging.take());
+    blocking(move || {
+        let upper = opt.new_volume(request)?;
+        fill(&upper, &record, staging.as_ref())?;
+        opt.finish_volume(record.opt_volume())
+    })
+    .await
+}
+
+/// What is the person's own below `/opt`, put there before anybody can lead it astray.
+fn fill(upper: &Upper, record: &Record, staging: Option<&Staging>) -> Result<()> {
+    for account in record.people.iter().filter(|account| !account.is_root()) {
+        let owner = (account.uid, account.gid);
+        let home = account.home();
+        let home = in_opt(&home);
+        upper.make_home(home, owner.0, owner.1)?;
+        if let Some(keys) = authorized_keys(record, account) {
+            upper.make_home(&format!("{home}/.ssh"), owner.0, owner.1)?;
+            upper.write_file(&format!("{home}/.ssh/authorized_keys"), keys.as_bytes(), 0o600, owner)?;
+        }
+    }
+    for (index, source) in record.spec.sources.iter().enumerate() {
+        let staging = staging.context("the sources were not checked out")?;
+        upper.move_checkout(staging, &index.to_string(), in_opt(&source.to))?;
+    }
+    for file in record.spec.files.iter().filter(|file| below_opt(&file.to)) {
+        upper.write_file(in_opt(&file.to), &file.content, file.mode, (0, 0))?;
+    }
+    Ok(())
+}
+
+fn in_opt(path: &str) -> &str {
+    path.trim_start_matches("/opt/")
+}
+
+/// Work on files, where it may take its time.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.context("a worker ended before its work was done")?
+}

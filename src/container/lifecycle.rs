@@ -1,0 +1,99 @@
+//! start, stop, restart, remove. `make` starts through the very code here.
+
+use anyhow::Result;
+
+use super::{Host, Intent, Record, ready, undo};
+use crate::api::VerbResult;
+use crate::engine::Found;
+use crate::report::{Fault, Kind, Reporter};
+
+/// The engine's container of a record; one that is gone is an error that says what to do.
+pub async fn engine_container(host: &Host, record: &Record) -> Result<Found> {
+    let name = record.spec.name.as_str();
+    match host.engine.inspect(name).await? {
+        Some(found) if found.id == record.id => Ok(found),
+        _ => {
+            let again = match record.spec.project.as_str() {
+                "" => format!("make-os-container {}", record.spec.image),
+                project => format!("make-dev-container {project} {}", record.spec.branch),
+            };
+            Err(Fault::new(Kind::NotFound, format!("Docker no longer has the container {name}"))
+                .remains(format!("its /opt, below {}", host.directory(name).display()))
+                .next(format!(
+                    "{again} makes it anew on the same /opt, remove-container {name} removes the rest"
+                ))
+                .into())
+        }
+    }
+}
+
+/// Starts the container and waits until its init, and sshd where the image has it, are up.
+pub async fn start(host: &Host, record: &Record, report: &Reporter) -> Result<VerbResult> {
+    let name = record.spec.name.as_str();
+    let found = engine_container(host, record).await?;
+    let changed = !found.running;
+    if changed {
+        report.begin("start", format!("starting {name}"));
+        host.engine.start(name).await?;
+    }
+    up(host, record).await?;
+    if changed {
+        report.end("start", format!("{name} is up"));
+    }
+    Ok(VerbResult { name: record.spec.name.clone(), state: "running".to_owned(), changed })
+}
+
+/// Waits until a started container can be used.
+async fn up(host: &Host, record: &Record) -> Result<()> {
+    let name = record.spec.name.as_str();
+    let found = engine_container(host, record).await?;
+    let pid = match (found.running, found.pid) {
+        (true, Some(pid)) => pid,
+        _ => {
+            return Err(Fault::new(Kind::Failed, format!("{name} ended as soon as it was started"))
+                .next(format!("show-logs {name}"))
+                .into());
+        }
+    };
+    let image = host.engine.image(&found.image_id).await?;
+    let facts = match image {
+        Some(image) => Some(host.facts(&image).await?),
+        None => None,
+    };
+    match facts.is_some_and(|facts| facts.sshd && facts.init.is_some()) {
+        true => ready::sshd(name, pid).await,
+        false => Ok(()),
+    }
+}
+
+pub async fn stop(host: &Host, record: &Record, report: &Reporter) -> Result<VerbResult> {
+    let name = record.spec.name.as_str();
+    let changed = engine_container(host, record).await?.running;
+    if changed {
+        report.begin("stop", format!("stopping {name}"));
+        host.engine.stop(name).await?;
+        report.end("stop", format!("{name} is stopped"));
+    }
+    Ok(VerbResult { name: record.spec.name.clone(), state: "stopped".to_owned(), changed })
+}
+
+pub async fn restart(host: &Host, record: &Record, report: &Reporter) -> Result<VerbResult> {
+    stop(host, record, report).await?;
+    start(host, record, report).await
+}
+
+/// Removes the container with its `/opt`, lease and record. Interrupted, it is finished when the daemon starts.
+pub async fn remove(host: &Host, record: &Record, report: &Reporter) -> Result<VerbResult> {
+    let name = record.spec.name.as_str();
+    report.begin("remove", format!("removing {name}"));
+    host.records.put(name, &Record { intent: Some(Intent::Remove), ..record.clone() })?;
+    let remains = undo::take_apart(host, record).await;
+    if !remains.is_empty() {
+        let mut fault = Fault::new(Kind::Partly, format!("{name} is only partly removed"))
+            .next(format!("remove-container {name}"));
+        fault.remains = remains;
+        return Err(fault.into());
+    }
+    report.end("remove", format!("{name} is removed; its logs stay"));
+    Ok(VerbResult { name: record.spec.name.clone(), state: "removed".to_owned(), changed: true })
+}

@@ -1,0 +1,246 @@
+//! `make`: from a specification to a container that is set up and ready. What fails before the set-up begins is undone.
+
+use anyhow::{Context as _, Result};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::build::{self, Gathered};
+use super::record::{SCHEMA, random_hex};
+use super::{
+    Caller, Host, Intent, Record, Setup, check, diff, identity, lifecycle, people, ready, undo, view,
+};
+use crate::api::{MakeRequest, MakeResult, SourceDone};
+use crate::report::{Fault, Kind, Reporter};
+use crate::spec::Mac;
+
+/// One `make` by one caller.
+pub struct Make {
+    pub caller: Caller,
+    pub request: MakeRequest,
+    /// The operation's id, which the client names when its checkout is there.
+    pub operation: String,
+    pub staged: oneshot::Receiver<SourceDone>,
+    /// The run's log on the host.
+    pub log: String,
+    pub report: Reporter,
+    pub cancel: CancellationToken,
+}
+
+/// Bytes of `/opt` that were here already, and bytes that are new.
+#[derive(Debug, Clone, Copy, Default)]
+struct Bytes {
+    shared: u64,
+    new: u64,
+}
+
+/// Makes the container, or starts and completes the one that exists with the same specification.
+pub async fn make(host: &Host, make: Make) -> Result<MakeResult> {
+    let spec = &make.request.spec;
+    check::check(spec, &host.config)?;
+    let (log, wait, report, cancel) =
+        (make.log.clone(), make.request.wait, make.report.clone(), make.cancel.clone());
+    let (record, existed, bytes) = match leftover_cleared(host, spec.name.as_str()).await? {
+        Some(record) => (again(host, record, &make).await?, true, Bytes::default()),
+        None => {
+            let (record, bytes) = fresh(host, make).await?;
+            (record, false, bytes)
+        }
+    };
+    let record = set_up(host, record, &report, &cancel).await?;
+    if let (true, Some(check)) = (wait, &record.spec.ready) {
+        let name = &record.spec.name;
+        tokio::select! {
+            ready = ready::project(host, &record, check, &report) => ready?,
+            () = cancel.cancelled() => return Err(interrupted(name.as_str()).remains(format!("the container {name} runs")).into()),
+        }
+    }
+    Ok(MakeResult {
+        container: view::view(host, &record, None).await,
+        existed,
+        user: record.user().to_owned(),
+        host_key: record.host_key.public.clone(),
+        opt_directory: host.directory(record.spec.name.as_str()).join("opt").to_string_lossy().into_owned(),
+        log,
+        shared_bytes: bytes.shared,
+        new_bytes: bytes.new,
+    })
+}
+
+/// The record of a container that exists. What is left of one that was half made or half removed goes first.
+async fn leftover_cleared(host: &Host, name: &str) -> Result<Option<Record>> {
+    let Some(record) = host.records.get(name)? else { return Ok(None) };
+    if record.intent.is_none() {
+        return Ok(Some(record));
+    }
+    let remains = undo::take_apart(host, &record).await;
+    if remains.is_empty() {
+        return Ok(None);
+    }
+    let mut fault = Fault::new(Kind::Failed, format!("what is left of an earlier {name} cannot be removed"))
+        .next("run the same command again when the cause is mended");
+    fault.remains = remains;
+    Err(fault.into())
+}
+
+fn interrupted(name: &str) -> Fault {
+    Fault::new(Kind::Interrupted, format!("making {name} was interrupted")).next("run the same command again")
+}
+
+/// The container exists: with the same specification it is started, and made anew in the engine if that lost it.
+async fn again(host: &Host, record: Record, make: &Make) -> Result<Record> {
+    let name = record.spec.name.as_str();
+    let differences = diff::differences(&record.spec, &make.request.spec);
+    if !differences.is_empty() {
+        let mut fault = Fault::new(Kind::Differs, format!("{name} exists with another specification"))
+            .next(format!("remove-container {name}, or choose another --name"));
+        fault.why = differences;
+        return Err(fault.into());
+    }
+    let found = host.engine.inspect(name).await?;
+    if found.is_none_or(|found| found.id != record.id) {
+        make.report
+            .warning(format!("Docker no longer had the container {name}: it is made anew on the same /opt"));
+        let (image, facts) = build::image(host, &record.spec.image, &make.report).await?;
+        let lease = host.lan.reserve(&record.network_id, record.mac, name).await?;
+        build::engine_container(host, &record, (&image, &facts), &lease).await?;
+    }
+    lifecycle::start(host, &record, &make.report).await?;
+    Ok(record)
+}
+
+/// Makes the container and starts it; on failure or interruption nothing of it is left.
+async fn fresh(host: &Host, make: Make) -> Result<(Record, Bytes)> {
+    let record = new_record(host, &make).await?;
+    let name = record.spec.name.as_str();
+    if let Some(other) = host.engine.inspect(name).await? {
+        return Err(Fault::new(
+            Kind::Differs,
+            format!("Docker has a container {name} that is not moorage's"),
+        )
+        .why(format!("its id is {}", other.engine_id))
+        .next("choose another --name")
+        .into());
+    }
+    host.records.put(name, &record)?;
+    let (report, cancel) = (make.report.clone(), make.cancel.clone());
+    match build_and_start(host, &record, make).await {
+        Ok(bytes) => {
+            let record = Record { intent: None, ..record };
+            host.records.put(record.spec.name.as_str(), &record)?;
+            Ok((record, bytes))
+        }
+        Err(error) => {
+            report.warning(format!("undoing what was done for {name}"));
+            let remains = undo::take_apart(host, &record).await;
+            let mut fault = match cancel.is_cancelled() {
+                true => interrupted(name),
+                false => Fault::of(&error.context(format!("{name} could not be made"))),
+            };
+            if !remains.is_empty() {
+                fault.remains.extend(remains);
+                fault.remains.push("the daemon removes the rest when it can".to_owned());
+            }
+            Err(fault.into())
+        }
+    }
+}
+
+async fn build_and_start(host: &Host, record: &Record, make: Make) -> Result<Bytes> {
+    let Make { caller, request, operation, staged, report, cancel, .. } = make;
+    let known: Vec<bool> = request.spec.opt.iter().map(|archive| host.opt.find(archive).is_some()).collect();
+    let name = record.spec.name.as_str();
+    let gathered: Gathered = tokio::select! {
+        gathered = build::gather(host, record, (&caller, &operation), staged, &report) => gathered?,
+        () = cancel.cancelled() => return Err(interrupted(name).into()),
+    };
+    report.begin("create", format!("creating {name}"));
+    let layers = build::create(host, record, &caller, gathered).await?;
+    report.end("create", format!("{name} is created"));
+    // Cancelled between two calls to the engine, never inside one: half a call cannot be undone.
+    if cancel.is_cancelled() {
+        return Err(interrupted(name).into());
+    }
+    tokio::select! {
+        started = lifecycle::start(host, record, &report) => started?,
+        () = cancel.cancelled() => return Err(interrupted(name).into()),
+    };
+    let mut bytes = Bytes::default();
+    for (layer, known) in layers.iter().zip(known) {
+        match known {
+            true => bytes.shared += layer.bytes,
+            false => bytes.new += layer.bytes,
+        }
+    }
+    Ok(bytes)
+}
+
+async fn new_record(host: &Host, make: &Make) -> Result<Record> {
+    let spec = make.request.spec.clone();
+    let network = host.engine.network(&spec.network).await?.ok_or_else(|| {
+        Fault::new(Kind::Missing, format!("there is no network {} on this host", spec.network))
+            .next("moorage setup --parent INTERFACE")
+    })?;
+    if network.driver != crate::engine::DRIVER {
+        let what = format!("the network {} is Docker's {}, not moorage's", spec.network, network.driver);
+        return Err(Fault::new(Kind::Missing, what).next("moorage setup --parent INTERFACE").into());
+    }
+    let (owner, caller) = (spec.owner.clone(), make.caller.clone());
+    let (people, gid) = tokio::task::spawn_blocking(move || people::inside(&owner, &caller))
+        .await
+        .context("the look-up of the owner ended")??;
+    Ok(Record {
+        schema: SCHEMA,
+        id: random_hex::<6>(),
+        mac: Mac::pinned(&host.host_id, &spec.network, spec.name.as_str()),
+        network_id: network.id,
+        machine_id: random_hex::<16>(),
+        host_key: identity::host_key(spec.name.as_str())?,
+        created: jiff::Timestamp::now(),
+        setup: if spec.setup.is_empty() { Setup::Done } else { Setup::Pending },
+        intent: Some(Intent::Make),
+        people,
+        gid,
+        spec,
+    })
+}
+
+/// Runs the project's set-up steps once. A step that fails leaves the container for its owner to look at; the same
+/// command retries all steps.
+async fn set_up(
+    host: &Host,
+    record: Record,
+    report: &Reporter,
+    cancel: &CancellationToken,
+) -> Result<Record> {
+    if record.setup == Setup::Done {
+        return Ok(record);
+    }
+    let name = record.spec.name.to_string();
+    // Written first: a daemon killed from here on leaves a container whose set-up is to be retried.
+    let mut record = Record { setup: Setup::Failed, ..record };
+    host.records.put(&name, &record)?;
+    for step in &record.spec.setup {
+        report.begin("setup", format!("running: {step}"));
+        let exec = ready::as_person(&record, step);
+        let mut last = String::new();
+        let said = |line: &str| {
+            report.output("setup", line);
+            last = line.to_owned();
+        };
+        let code = tokio::select! {
+            code = host.engine.run(&name, &exec, said) => code?,
+            () = cancel.cancelled() => return Err(interrupted(&name).remains(format!("the container {name} runs, its set-up is not done")).into()),
+        };
+        if code != 0 {
+            return Err(Fault::new(Kind::Failed, format!("the set-up step {step:?} failed in {name}"))
+                .why(format!("it ended with exit code {code}: {last}"))
+                .remains(format!("the container {name} runs, its set-up is not done"))
+                .next(format!("enter-container {name} to look; the same command retries the set-up"))
+                .into());
+        }
+        report.end("setup", format!("done: {step}"));
+    }
+    record.setup = Setup::Done;
+    host.records.put(&name, &record)?;
+    Ok(record)
+}

@@ -1,0 +1,87 @@
+//! What moorage remembers of a container.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Account;
+use crate::spec::{ContainerSpec, Mac};
+
+/// The version of [`Record`]'s layout.
+pub const SCHEMA: u32 = 1;
+
+/// One container, under its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub schema: u32,
+    /// Twelve hexadecimal digits; the value of the label on what is ours in Docker.
+    pub id: String,
+    pub spec: ContainerSpec,
+    /// Who has a user inside; the first is whom `ssh` and `enter-container` use.
+    pub people: Vec<Account>,
+    /// The group that may look at the files on the host: the person's own, or the owning group.
+    pub gid: u32,
+    pub mac: Mac,
+    pub network_id: String,
+    pub machine_id: String,
+    pub host_key: HostKey,
+    pub created: Timestamp,
+    pub setup: Setup,
+    /// The operation in progress, written before its first effect.
+    pub intent: Option<Intent>,
+}
+
+/// The container's SSH identity, made by us so that it is known before the first login.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostKey {
+    /// OpenSSH private key.
+    pub private: String,
+    /// `ssh-ed25519 AAAA…`
+    pub public: String,
+}
+
+impl std::fmt::Debug for HostKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HostKey({})", self.public)
+    }
+}
+
+/// How far the project's set-up steps are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Setup {
+    Pending,
+    Failed,
+    Done,
+}
+
+/// What a daemon that starts finds it was doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Intent {
+    /// Undone at start: the person runs the same command again.
+    Make,
+    /// Finished at start.
+    Remove,
+}
+
+impl Record {
+    /// Whom `ssh` and `enter-container` use.
+    pub fn user(&self) -> &str {
+        self.people.first().map_or("root", |account| &account.name)
+    }
+
+    /// The volume that holds `/opt`.
+    pub fn opt_volume(&self) -> &str {
+        self.spec.name.as_str()
+    }
+
+    /// The volume of the `index`th mapped host directory.
+    pub fn mount_volume(&self, index: usize) -> String {
+        format!("{}.mount{index}", self.spec.name)
+    }
+}
+
+/// `N` random bytes in hexadecimal.
+pub fn random_hex<const N: usize>() -> String {
+    rand::random::<[u8; N]>().iter().map(|b| format!("{b:02x}")).collect()
+}

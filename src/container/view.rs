@@ -1,0 +1,118 @@
+//! What people are told of a container.
+
+use anyhow::Result;
+
+use super::{Host, Intent, Record, Setup, build, runlog};
+use crate::api::{ContainerDetail, ContainerView, State};
+use crate::engine::Found;
+use crate::lan::LeaseView;
+
+/// What is known of one container, put together from record, engine and lease.
+pub struct Sight<'a> {
+    pub record: &'a Record,
+    /// `Err` when the engine could not say.
+    pub found: Result<Option<&'a Found>, ()>,
+    pub lease: Option<&'a LeaseView>,
+    /// The operation in progress.
+    pub operation: Option<String>,
+}
+
+impl Sight<'_> {
+    pub fn state(&self) -> State {
+        match (&self.operation, self.record.intent, self.found) {
+            (Some(_), _, _) | (None, Some(Intent::Make | Intent::Remove), _) => State::Busy,
+            (None, None, Err(())) => State::Unknown,
+            (None, None, Ok(None)) => State::Missing,
+            (None, None, Ok(Some(found))) => match (found.running, self.record.setup) {
+                (true, Setup::Done) => State::Running,
+                (true, _) => State::SetupFailed,
+                (false, _) => State::Stopped,
+            },
+        }
+    }
+
+    pub fn view(&self) -> ContainerView {
+        let spec = &self.record.spec;
+        let state = self.state();
+        ContainerView {
+            name: spec.name.clone(),
+            owner: spec.owner.clone(),
+            project: spec.project.clone(),
+            branch: spec.branch.clone(),
+            patches: spec.patches.clone(),
+            state,
+            network: spec.network.clone(),
+            mac: self.record.mac,
+            address: self.lease.and_then(|lease| lease.address),
+            ipv6: Vec::new(),
+            image: spec.image.clone(),
+            created: self.record.created,
+            operation: self.operation.clone(),
+        }
+    }
+}
+
+/// The lease of `record`, as the LAN driver knows it.
+pub fn lease(host: &Host, record: &Record) -> Option<LeaseView> {
+    host.lan.leases().into_iter().find(|lease| lease.network == record.network_id && lease.mac == record.mac)
+}
+
+/// What the container made of router advertisements. A container that stops meanwhile has none.
+async fn ipv6(host: &Host, record: &Record) -> Vec<std::net::Ipv6Addr> {
+    host.lan.ipv6(&record.network_id, record.mac).await.unwrap_or_default()
+}
+
+/// One container as a line of the list, with its IPv6 addresses.
+pub async fn view(host: &Host, record: &Record, operation: Option<String>) -> ContainerView {
+    let found = host.engine.inspect(record.spec.name.as_str()).await;
+    let ours = |found: Option<Found>| found.filter(|found| found.id == record.id);
+    let found = found.map(ours).map_err(|error| tracing::warn!("{error:#}"));
+    let lease = lease(host, record);
+    let found = match &found {
+        Ok(found) => Ok(found.as_ref()),
+        Err(()) => Err(()),
+    };
+    let mut view = Sight { record, found, lease: lease.as_ref(), operation }.view();
+    view.ipv6 = ipv6(host, record).await;
+    view
+}
+
+/// All containers. The engine's silence makes states unknown; it never makes containers vanish.
+pub async fn all(host: &Host, operation: impl Fn(&str) -> Option<String>) -> Result<Vec<ContainerView>> {
+    let found = host.engine.list().await.map_err(|error| tracing::warn!("{error:#}"));
+    let leases = host.lan.leases();
+    let mut views = Vec::new();
+    for (name, record) in host.records.all()? {
+        let found = match &found {
+            Ok(all) => Ok(all.iter().find(|found| found.id == record.id)),
+            Err(()) => Err(()),
+        };
+        let lease = leases.iter().find(|l| l.network == record.network_id && l.mac == record.mac);
+        let mut view = Sight { record: &record, found, lease, operation: operation(&name) }.view();
+        if view.state == State::Running {
+            view.ipv6 = ipv6(host, &record).await;
+        }
+        views.push(view);
+    }
+    Ok(views)
+}
+
+/// All about one container.
+pub async fn detail(host: &Host, record: &Record, operation: Option<String>) -> Result<ContainerDetail> {
+    let name = record.spec.name.as_str();
+    let engine_id = host.engine.inspect(name).await.ok().flatten().map(|found| found.engine_id);
+    let lease = lease(host, record).map(serde_json::to_value).transpose()?;
+    let (opt, volume) = (host.opt.clone(), record.opt_volume().to_owned());
+    let usage = build::blocking(move || opt.usage(&volume)).await;
+    Ok(ContainerDetail {
+        container: view(host, record, operation).await,
+        spec: record.spec.clone(),
+        user: record.user().to_owned(),
+        host_key: record.host_key.public.clone(),
+        opt_directory: host.directory(name).join("opt").to_string_lossy().into_owned(),
+        logs_directory: runlog::directory(&host.config.storage, name).to_string_lossy().into_owned(),
+        engine_id,
+        opt_bytes: usage.map(|usage| usage.upper_bytes).unwrap_or_default(),
+        lease,
+    })
+}

@@ -1,0 +1,91 @@
+//! The two sockets: handed over by systemd, or made here.
+
+use std::fs::{File, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use rustix::fs::{FlockOperation, flock};
+use tokio::net::UnixListener;
+
+use crate::report::{Fault, Kind};
+
+const API: &str = "api.sock";
+const PLUGIN: &str = "plugin.sock";
+
+pub struct Sockets {
+    /// For everybody on the host.
+    pub api: UnixListener,
+    /// For dockerd, which is root.
+    pub plugin: UnixListener,
+}
+
+/// Makes sure that no other daemon uses `run`; held as long as the file is.
+pub fn only_one(run: &Path) -> Result<File> {
+    let path = run.join("daemon.lock");
+    let open = || {
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(run)?;
+        File::options().create(true).truncate(false).write(true).open(&path)
+    };
+    let lock = open().with_context(|| format!("open {}", path.display()))?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let what = format!("another daemon holds {}", run.display());
+            Err(Fault::new(Kind::Failed, what).next("end it first, or use that one").into())
+        }
+        Err(error) => Err(error).with_context(|| format!("lock {}", path.display())),
+    }
+}
+
+/// systemd's sockets by their names (`FileDescriptorName=`), or our own.
+pub fn sockets(run: &Path) -> Result<Sockets> {
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut handed = listenfd::ListenFd::from_env();
+    let mut api = None;
+    let mut plugin = None;
+    for (index, name) in names.split(':').enumerate().take(handed.len()) {
+        let socket = handed.take_unix_listener(index).context("take the socket that systemd handed over")?;
+        match name {
+            "plugin" => plugin = socket,
+            _ => api = socket,
+        }
+    }
+    Ok(Sockets {
+        api: listening(api.map_or_else(|| bind(&run.join(API), 0o666), Ok)?)?,
+        plugin: listening(plugin.map_or_else(|| bind(&run.join(PLUGIN), 0o600), Ok)?)?,
+    })
+}
+
+fn listening(socket: StdListener) -> Result<UnixListener> {
+    socket.set_nonblocking(true)?;
+    UnixListener::from_std(socket).context("use a socket")
+}
+
+/// Binds `path`; the lock makes sure that a socket left there belongs to nobody. Nobody connects before the
+/// permissions are right: the socket gets its name last.
+fn bind(path: &Path, mode: u32) -> Result<StdListener> {
+    let fresh = path.with_extension("new");
+    let make = || -> std::io::Result<StdListener> {
+        match std::fs::remove_file(&fresh) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let socket = StdListener::bind(&fresh)?;
+        std::fs::set_permissions(&fresh, Permissions::from_mode(mode))?;
+        std::fs::rename(&fresh, path)?;
+        Ok(socket)
+    };
+    make().with_context(|| format!("make the socket {}", path.display()))
+}
+
+/// Takes our own sockets away, so that callers are told at once that nobody is there. Those of systemd stay.
+pub fn close(run: &Path) {
+    if std::env::var_os("LISTEN_FDS").is_none() {
+        for name in [API, PLUGIN] {
+            let _ = std::fs::remove_file(run.join(name));
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! What dockerd talks to: both drivers on one socket.
+
+use std::sync::Arc;
+
+use axum::routing::post;
+use axum::{Json, Router};
+use serde_json::json;
+
+use crate::lan::Lan;
+use crate::opt::Store;
+
+/// Docker's plugin protocol: activation, then the calls of both drivers; anything else is unknown (404).
+pub fn router(lan: &Arc<Lan>, opt: &Arc<Store>) -> Router {
+    let activate = || async { Json(json!({ "Implements": ["NetworkDriver", "VolumeDriver"] })) };
+    Router::new().route("/Plugin.Activate", post(activate)).merge(lan.router()).merge(opt.router())
+}

@@ -1,0 +1,58 @@
+//! After a start: finish or undo what the last daemon was doing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio_util::sync::CancellationToken;
+
+use super::App;
+use crate::container::{Intent, undo};
+
+/// Between two attempts while the Docker Engine is not there: it starts after us, and says so to nobody.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Takes apart what was half made and what was to be removed. Goes on until nothing is left to do.
+pub async fn recover(app: Arc<App>, stop: CancellationToken) {
+    loop {
+        match attempt(&app).await {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => tracing::debug!("recovery waits: {error:#}"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(AGAIN) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// One pass; `true` when nothing is left.
+async fn attempt(app: &App) -> Result<bool> {
+    let unfinished: Vec<_> =
+        app.host.records.all()?.into_iter().filter(|(_, record)| record.intent.is_some()).collect();
+    if unfinished.is_empty() {
+        return Ok(true);
+    }
+    app.host.engine.ping().await?;
+    let mut left = false;
+    for (name, record) in unfinished {
+        // Busy: the person was quicker, or it is being made right now.
+        let Ok(_operation) = app.operations.begin(&name, "recovery", 0) else {
+            left = true;
+            continue;
+        };
+        // The record may have changed while we waited for others.
+        let Some(current) = app.host.records.get(&name)? else { continue };
+        if current.id != record.id || current.intent.is_none() {
+            continue;
+        }
+        let what = match current.intent {
+            Some(Intent::Make) => "undoing the make that was interrupted",
+            _ => "finishing the removal that was interrupted",
+        };
+        tracing::info!("{name}: {what}");
+        left |= !undo::take_apart(&app.host, &current).await.is_empty();
+    }
+    Ok(!left)
+}

@@ -1,0 +1,319 @@
+//! What people ask, and who answers (the table is in `api`).
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use axum::extract::{FromRequestParts, Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use super::permit::{Action, permit};
+use super::{App, enter, events, logs};
+use crate::api::{
+    API_HEADER, API_VERSION, BODY_LIMIT, ContainerDetail, ContainerView, EnterRequest, MakeRequest, Present,
+    PresentRequest, SourceDone, Version,
+};
+use crate::container::make::{Make, make};
+use crate::container::plan::{self, Places};
+use crate::container::runlog::RunLog;
+use crate::container::{Caller, Record, check, diff, lifecycle, view};
+use crate::lan::LeaseView;
+use crate::report::{Fault, Kind};
+use crate::spec::plan::Plan;
+use crate::spec::{ContainerName, Mac, Owner};
+
+/// A fault as an answer.
+struct Refusal(Fault);
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Refusal {
+        Refusal(fault)
+    }
+}
+
+impl From<anyhow::Error> for Refusal {
+    fn from(error: anyhow::Error) -> Refusal {
+        Refusal(Fault::of(&error))
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = match self.0.kind {
+            Kind::Usage => StatusCode::BAD_REQUEST,
+            Kind::NotFound => StatusCode::NOT_FOUND,
+            Kind::Differs => StatusCode::CONFLICT,
+            Kind::Denied => StatusCode::FORBIDDEN,
+            Kind::Missing => StatusCode::SERVICE_UNAVAILABLE,
+            Kind::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            Kind::Failed | Kind::Partly | Kind::Interrupted => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(self.0)).into_response()
+    }
+}
+
+type Answer<T> = Result<T, Refusal>;
+
+/// Who asks; put into the request by the connection.
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Caller, Response> {
+        match parts.extensions.get::<Result<Caller, Fault>>() {
+            Some(Ok(caller)) => Ok(caller.clone()),
+            Some(Err(fault)) => Err(Refusal(fault.clone()).into_response()),
+            None => Err(Refusal(Fault::new(Kind::Denied, "it is not known who asks")).into_response()),
+        }
+    }
+}
+
+pub fn router(app: Arc<App>) -> Router {
+    let versioned = Router::new()
+        .route("/v1/containers", get(list).post(make_container))
+        .route("/v1/containers/{typed}", get(show))
+        .route("/v1/containers/{typed}/start", post(start))
+        .route("/v1/containers/{typed}/stop", post(stop))
+        .route("/v1/containers/{typed}/restart", post(restart))
+        .route("/v1/containers/{typed}/remove", post(remove))
+        .route("/v1/containers/{typed}/logs", get(show_logs))
+        .route("/v1/containers/{typed}/enter", post(enter_container))
+        .route("/v1/operations/{id}/source", post(source))
+        .route("/v1/plan", post(show_plan))
+        .route("/v1/present", post(present))
+        .route("/v1/leases", get(leases))
+        .layer(from_fn(same_wire));
+    Router::new()
+        .route("/v1/version", get(version))
+        .merge(versioned)
+        .fallback(|| async { Refusal(Fault::new(Kind::NotFound, "the daemon knows no such request")) })
+        .with_state(app)
+}
+
+async fn version() -> Json<Version> {
+    Json(Version { version: env!("CARGO_PKG_VERSION").to_owned(), api: API_VERSION })
+}
+
+/// Refuses a client of another wire before anything is done, and says which side is older.
+async fn same_wire(request: Request, next: Next) -> Response {
+    let theirs = request.headers().get(API_HEADER).and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+    if theirs == Some(API_VERSION) {
+        return next.run(request).await;
+    }
+    let theirs = theirs.map_or_else(|| "no version".to_owned(), |version| version.to_string());
+    let fault = Fault::new(Kind::Missing, "this command and the daemon are of different versions")
+        .why(format!("the daemon speaks {API_VERSION}, the command {theirs}"))
+        .next("restart the daemon after an upgrade: systemctl restart moorage");
+    (StatusCode::UPGRADE_REQUIRED, Json(fault)).into_response()
+}
+
+fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        Fault::new(Kind::Usage, "the daemon does not understand the request").why(error.to_string())
+    })
+}
+
+impl App {
+    /// The container that `typed` means to `caller`: the full name, or the short one of their own or a group's.
+    fn find(&self, caller: &Caller, typed: &str) -> Result<Record> {
+        let mut owners = vec![Owner::Person(caller.account.name.clone())];
+        owners.extend(caller.groups.iter().map(|(_, group)| Owner::Group(group.clone())));
+        for owner in &owners {
+            for name in ContainerName::candidates(typed, owner) {
+                if let Some(record) = self.host.records.get(name.as_str())? {
+                    return Ok(record);
+                }
+            }
+        }
+        let mut fault =
+            Fault::new(Kind::NotFound, format!("there is no container {typed}")).next("list-containers");
+        let names = self.host.records.all()?.into_iter().map(|(name, _)| name);
+        if let Some(near) =
+            names.max_by(|a, b| strsim::jaro_winkler(a, typed).total_cmp(&strsim::jaro_winkler(b, typed)))
+            && strsim::jaro_winkler(&near, typed) > 0.8
+        {
+            fault = fault.why(format!("the nearest name is {near}"));
+        }
+        Err(fault.into())
+    }
+
+    fn permitted(&self, caller: &Caller, action: Action, typed: &str) -> Result<Record> {
+        let record = self.find(caller, typed)?;
+        permit(caller, action, &record.spec.owner)?;
+        Ok(record)
+    }
+}
+
+async fn list(State(app): State<Arc<App>>, _: Caller) -> Answer<Json<Vec<ContainerView>>> {
+    Ok(Json(view::all(&app.host, |name| app.operations.verb(name)).await?))
+}
+
+async fn show(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(typed): Path<String>,
+) -> Answer<Json<ContainerDetail>> {
+    let record = app.permitted(&caller, Action::Show, &typed)?;
+    let operation = app.operations.verb(record.spec.name.as_str());
+    Ok(Json(view::detail(&app.host, &record, operation).await?))
+}
+
+async fn make_container(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    bytes: bytes::Bytes,
+) -> Answer<Response> {
+    let request: MakeRequest = body(&bytes)?;
+    let owner = &request.spec.owner;
+    permit(&caller, Action::Make, owner)?;
+    // Checked here too, before a name from outside makes a log file.
+    check::check(&request.spec, &app.host.config)?;
+    let name = request.spec.name.to_string();
+    if let Some(existing) = app.host.records.get(&name)? {
+        permit(&caller, Action::Operate, &existing.spec.owner)?;
+    }
+    let mut operation = app.operations.begin(&name, "make", caller.account.uid)?;
+    let gid = match &request.spec.owner {
+        Owner::Group(group) => {
+            caller.groups.iter().find(|(_, name)| name == group).map_or(0, |(gid, _)| *gid)
+        }
+        Owner::Person(_) => caller.account.gid,
+    };
+    let log = RunLog::open(&app.host.config.storage, &name, "make", gid)?;
+    Ok(events::stream(operation.cancel.clone(), move |report| {
+        let report = log.tee(&report);
+        let wanted = Make {
+            caller,
+            request,
+            operation: operation.id.clone(),
+            staged: operation.take_staged(),
+            log: log.path.to_string_lossy().into_owned(),
+            report: report.clone(),
+            cancel: operation.cancel.clone(),
+        };
+        async move {
+            let made = make(&app.host, wanted).await;
+            log.close(&made);
+            drop(operation);
+            made
+        }
+    }))
+}
+
+/// start, stop, restart and remove have the same shape: one record, one operation, a stream of events.
+macro_rules! verb {
+    ($handler:ident, $verb:literal, $action:expr, $act:path) => {
+        async fn $handler(
+            State(app): State<Arc<App>>,
+            caller: Caller,
+            Path(typed): Path<String>,
+        ) -> Answer<Response> {
+            let record = app.permitted(&caller, $action, &typed)?;
+            let name = record.spec.name.to_string();
+            let operation = app.operations.begin(&name, $verb, caller.account.uid)?;
+            let log = RunLog::open(&app.host.config.storage, &name, $verb, record.gid)?;
+            Ok(events::stream(CancellationToken::new(), move |report| {
+                let report = log.tee(&report);
+                async move {
+                    // Another operation may have ended between the look-up and ours.
+                    let current = app.host.records.get(&name)?.context("it was removed just now")?;
+                    let done = $act(&app.host, &current, &report).await;
+                    log.close(&done);
+                    drop(operation);
+                    done
+                }
+            }))
+        }
+    };
+}
+
+verb!(start, "start", Action::Operate, lifecycle::start);
+verb!(stop, "stop", Action::Operate, lifecycle::stop);
+verb!(restart, "restart", Action::Operate, lifecycle::restart);
+verb!(remove, "remove", Action::Remove, lifecycle::remove);
+
+async fn source(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    bytes: bytes::Bytes,
+) -> Answer<Json<serde_json::Value>> {
+    let done: SourceDone = body(&bytes)?;
+    app.operations.staged(&id, caller.account.uid, done)?;
+    Ok(Json(serde_json::json!({})))
+}
+
+async fn show_plan(State(app): State<Arc<App>>, caller: Caller, bytes: bytes::Bytes) -> Answer<Json<Plan>> {
+    let MakeRequest { spec, .. } = body(&bytes)?;
+    permit(&caller, Action::Make, &spec.owner)?;
+    check::check(&spec, &app.host.config)?;
+    let name = spec.name.as_str();
+    let mut here = plan::Present::default();
+    if let Some(record) = app.host.records.get(name)? {
+        let differences = diff::differences(&record.spec, &spec);
+        if !differences.is_empty() {
+            let mut fault = Fault::new(Kind::Differs, format!("{name} exists with another specification"))
+                .next(format!("remove-container {name}, or choose another --name"));
+            fault.why = differences;
+            return Err(fault.into());
+        }
+        let found = app.host.engine.inspect(name).await?;
+        here.container = found.filter(|found| found.id == record.id).map(|found| found.running);
+    }
+    here.image = app.host.engine.image(&spec.image).await?.map(|image| image.size);
+    here.archives =
+        spec.opt.iter().map(|archive| app.host.opt.find(archive).map(|layer| layer.bytes)).collect();
+    let network = app.host.engine.network(&spec.network).await?;
+    let places = Places {
+        storage: app.host.config.storage.to_string_lossy().into_owned(),
+        parent: network.and_then(|network| network.options.get("parent").cloned()).unwrap_or_default(),
+        mac: Mac::pinned(&app.host.host_id, &spec.network, name),
+        user: match &spec.owner {
+            Owner::Person(person) => person.clone(),
+            Owner::Group(_) => caller.account.name.clone(),
+        },
+    };
+    Ok(Json(plan::plan(&spec, &here, &places)))
+}
+
+async fn present(State(app): State<Arc<App>>, _: Caller, bytes: bytes::Bytes) -> Answer<Json<Present>> {
+    let wanted: PresentRequest = body(&bytes)?;
+    let mut present = Present::default();
+    for image in &wanted.images {
+        present.images.push(app.host.engine.image(image).await?.map(|image| image.size));
+    }
+    present.archives =
+        wanted.archives.iter().map(|a| app.host.opt.find(a).map(|layer| layer.bytes)).collect();
+    Ok(Json(present))
+}
+
+async fn leases(State(app): State<Arc<App>>, _: Caller) -> Answer<Json<Vec<LeaseView>>> {
+    Ok(Json(app.host.lan.leases()))
+}
+
+async fn show_logs(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(typed): Path<String>,
+    Query(wanted): Query<logs::Wanted>,
+) -> Answer<Response> {
+    let record = app.permitted(&caller, Action::Show, &typed)?;
+    Ok(logs::stream(&app, record.spec.name.as_str(), &wanted).await?)
+}
+
+async fn enter_container(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(typed): Path<String>,
+    mut request: Request,
+) -> Answer<Response> {
+    let record = app.permitted(&caller, Action::Enter, &typed)?;
+    let upgrade = hyper::upgrade::on(&mut request);
+    let bytes = axum::body::to_bytes(request.into_body(), BODY_LIMIT).await.context("read the request")?;
+    Ok(enter::enter(app.clone(), record, body::<EnterRequest>(&bytes)?, upgrade).await?)
+}

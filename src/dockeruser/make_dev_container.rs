@@ -1,0 +1,49 @@
+//! `make-dev-container`.
+
+use anyhow::Result;
+
+use super::definitions::site;
+use super::make::{self, Wishes};
+use crate::invocation::Invocation;
+use crate::site::Request;
+
+/// Make a container of a project's branch, and wait until it is set up and answers on the LAN
+///
+/// It gets its own address, its own /opt, your user and keys, the project's licence and source checkout, and the
+/// project's set-up. If it is there already as asked for, it is started. The same command again goes on after a failure.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  moorage make-dev-container siem 9.2
+  moorage make-dev-container siem 9.2 --patch p3 --name siem-customer-x
+  moorage make-dev-container siem 9.2 --owner @support --mount /data/customer-x:/opt/data:ro
+  moorage make-dev-container siem 9.2 --dry-run --as-shell")]
+pub struct Args {
+    /// The product; `moorage list-projects` names them
+    #[arg(add = super::complete::projects())]
+    project: String,
+    /// The line of it
+    #[arg(add = super::complete::branches())]
+    branch: String,
+    /// Stack this patch of the branch onto its /opt; may be given several times
+    #[arg(long = "patch", value_name = "NAME", add = super::complete::patches())]
+    patches: Vec<String>,
+    #[command(flatten)]
+    wishes: Wishes,
+}
+
+pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
+    let Args { project, branch, patches, wishes } = args;
+    let people = wishes.people()?;
+    let spec = site(invocation)?.resolve(&Request {
+        project,
+        branch,
+        patches,
+        owner: people.owner,
+        name: wishes.name.clone(),
+        mounts: wishes.mounts.clone(),
+        user: people.user,
+        members: people.members,
+        keys: people.keys,
+    })?;
+    make::run(spec, &wishes, invocation).await
+}
