@@ -1,17 +1,20 @@
 # shellcheck shell=bash
 # A LAN with moorage on it, inside a world. Sourced; needs say.sh.
 
-# start_lan: engine, lab, daemon, and Docker's network `lan` on the lab's parent interface.
+# start_lan [LINE…]: engine, lab, daemon, and Docker's network `lan` on the lab's parent interface. The lines are
+# settings of the host beyond those that setup makes.
 start_lan() {
     local lab
     world start dockerd
     lab=$(moorage scripthacker start-lab --no-ping --format json)
     LAB_PARENT=$(lab_parent "$lab") || fail "start-lab did not say what the parent interface is: $lab"
     export LAB_PARENT
-    # The hosts's own settings for tests: who administers it, and what people may map.
-    mkdir -p /srv/reference
-    echo reference >/srv/reference/file
     moorage setup --yes --parent "$LAB_PARENT"
+    if [ $# -gt 0 ]; then
+        world stop daemon
+        printf '%s\n' "$@" >>/etc/moorage/config.toml
+        world start daemon
+    fi
 }
 
 # lab_parent JSON: the parent interface in what `start-lab --format json` printed.

@@ -174,12 +174,12 @@ fn a_failing_set_up_step_keeps_the_container_and_the_same_command_retries() {
 fn a_mapped_path_has_to_exist_and_be_allowed() {
     let scene = Scene::new("mounts");
     let make = |mount: &str| scene.try_make(&ann(), &["--mount", mount]);
-    make("/srv/reference/no-such:/opt/x").ends(4).says("/srv/reference/no-such").helps();
-    assert!(!std::path::Path::new("/srv/reference/no-such").exists(), "it was made");
+    make("/opt/reference/no-such:/opt/x").ends(4).says("/opt/reference/no-such").helps();
+    assert!(!std::path::Path::new("/opt/reference/no-such").exists(), "it was made");
     make("/etc:/opt/x:ro").ends(6).says("/etc").helps();
-    make("/srv/reference/../../etc:/opt/x:ro").helps();
-    std::os::unix::fs::symlink("/etc", "/srv/reference/planted").ok();
-    let through = make("/srv/reference/planted:/opt/x:ro");
+    make("/opt/reference/../../etc:/opt/x:ro").helps();
+    std::os::unix::fs::symlink("/etc", "/opt/reference/planted").ok();
+    let through = make("/opt/reference/planted:/opt/x:ro");
     assert_ne!(through.code, 0, "a link led out of the allowed directory: {}", through.whole());
     make("relative:/opt/x").ends(2).helps();
     scene.nothing_left();

@@ -61,9 +61,9 @@ fn the_same_again_changes_nothing_and_another_spec_is_refused() {
     assert!(!first.existed() && second.existed());
     assert_eq!((first.mac(), first.address()), (second.mac(), second.address()));
     scene
-        .try_make(&ann(), &["--mount", "/srv/reference:/opt/reference:ro"])
+        .try_make(&ann(), &["--mount", "/opt/reference:/data/reference:ro"])
         .ends(5)
-        .says("/srv/reference")
+        .says("/opt/reference")
         .helps();
     scene.inside(&ann(), &first.name(), "/opt/product/say").ok().says(&scene.project);
 }
@@ -172,9 +172,9 @@ fn a_group_owns_a_container_and_each_of_it_may_use_it() {
 #[test]
 fn a_host_path_is_mapped_as_asked() {
     let scene = Scene::with_product("mapped");
-    let made = scene.make(&ann(), &["--mount", "/srv/reference:/opt/reference:ro"]);
+    let made = scene.make(&ann(), &["--mount", "/opt/reference:/data/reference:ro"]);
     scene
-        .inside(&ann(), &made.name(), "cat /opt/reference/file; ! sudo touch /opt/reference/x")
+        .inside(&ann(), &made.name(), "cat /data/reference/file; ! sudo touch /data/reference/x")
         .ok()
         .says("reference");
 }

@@ -103,7 +103,7 @@ fn a_planted_git_configuration_runs_nothing_on_the_host() {
 #[test]
 fn a_licence_is_read_as_the_person() {
     let scene = Scene::new("licence");
-    let secret = Path::new("/srv/secret-licence");
+    let secret = Path::new("/run/world/secret-licence");
     std::fs::write(secret, "for root only").unwrap();
     std::fs::set_permissions(secret, std::fs::Permissions::from_mode(0o600)).unwrap();
     let licences = Path::new(scene.site()).join("dockeruser/licences");
@@ -115,7 +115,7 @@ fn a_licence_is_read_as_the_person() {
         said.never_says("for root only").never_says("root:").helps();
         scene.nothing_left();
     }
-    for path in ["../../../../srv/secret-licence", "/srv/secret-licence"] {
+    for path in ["../../../../run/world/secret-licence", "/run/world/secret-licence"] {
         scene.write(&format!("licence = {{ file = \"{path}\", to = \"/opt/licence\" }}"));
         let said = scene.try_make(&ann(), &[]);
         assert_ne!(said.code, 0, "{path}: {}", said.whole());

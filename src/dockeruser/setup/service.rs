@@ -9,12 +9,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::api::client::Client;
 use crate::report::{Fault, Kind};
 
 /// How long a daemon may take until it answers, or until it has ended.
@@ -26,16 +26,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// Whether the moorage daemon answers on `socket`.
 pub async fn answers(socket: &Path) -> bool {
-    let ask = async {
-        let mut stream = UnixStream::connect(socket).await.ok()?;
-        let request =
-            "GET /v1/version HTTP/1.1\r\nHost: moorage\r\nMoorage-Api: 1\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut status = [0; 12];
-        stream.read_exact(&mut status).await.ok()?;
-        Some(status == *b"HTTP/1.1 200")
-    };
-    timeout(ANSWER, ask).await.ok().flatten().unwrap_or(false)
+    timeout(ANSWER, Client::connect(socket)).await.is_ok_and(|answer| answer.is_ok())
 }
 
 /// A program to keep running in the background, its words in `log`, its process id in `pid_file`.
