@@ -156,6 +156,7 @@ pub struct EnterRequest {
 /// A line of `list-leases`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseView {
+    /// The Docker network's name; its ID where the engine does not say.
     pub network: String,
     pub mac: Mac,
     /// The name the DHCP server was told: the container's.
@@ -166,4 +167,8 @@ pub struct LeaseView {
     pub server: Option<Ipv4Addr>,
     /// `None`: never.
     pub expires: Option<jiff::Timestamp>,
+    /// Whether a running container uses it; otherwise it is kept for one that is stopped.
+    pub attached: bool,
+    /// What happened to it last.
+    pub last_event: Option<String>,
 }

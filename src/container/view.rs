@@ -1,9 +1,11 @@
 //! What people are told of a container.
 
+use std::collections::HashMap;
+
 use anyhow::Result;
 
 use super::{Host, Intent, Record, Setup, build, runlog};
-use crate::api::{ContainerDetail, ContainerView, State};
+use crate::api::{self, ContainerDetail, ContainerView, State};
 use crate::engine::Found;
 use crate::lan::LeaseView;
 
@@ -115,4 +117,19 @@ pub async fn detail(host: &Host, record: &Record, operation: Option<String>) -> 
         opt_bytes: usage.map(|usage| usage.upper_bytes).unwrap_or_default(),
         lease,
     })
+}
+
+/// A lease as a line of the list, with its network's name where that is known.
+pub fn lease_line(lease: LeaseView, networks: &HashMap<String, String>) -> api::LeaseView {
+    api::LeaseView {
+        network: networks.get(&lease.network).cloned().unwrap_or(lease.network),
+        mac: lease.mac,
+        hostname: Some(lease.hostname).filter(|name| !name.is_empty()),
+        state: format!("{:?}", lease.state).to_lowercase(),
+        address: lease.address,
+        server: lease.server,
+        expires: lease.expires,
+        attached: lease.attached,
+        last_event: lease.last.map(|entry| entry.text),
+    }
 }
