@@ -153,17 +153,20 @@ pub struct EnterRequest {
     pub env: Vec<String>,
 }
 
-/// A line of `list-leases`.
+/// A line of `list-leases`: what is shown of the LAN driver's own view, and all else it says, passed on as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseView {
-    pub network: String,
     pub mac: Mac,
     /// The name the DHCP server was told: the container's.
-    pub hostname: Option<String>,
+    pub hostname: String,
+    /// The host interface that leads to the LAN.
+    pub parent: String,
     /// How far the lease is, as a word: `bound`, `renewing`, …
     pub state: String,
     pub address: Option<Ipv4Addr>,
     pub server: Option<Ipv4Addr>,
-    /// `None`: never.
+    /// `None`: never, or no address yet.
     pub expires: Option<jiff::Timestamp>,
+    #[serde(flatten)]
+    pub more: serde_json::Map<String, serde_json::Value>,
 }

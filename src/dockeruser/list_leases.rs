@@ -16,9 +16,10 @@ pub async fn run(_args: Args, invocation: &Invocation) -> Result<()> {
     let client = Client::connect(&invocation.socket).await?;
     let leases: Vec<LeaseView> = client.get("/v1/leases").await?;
     let now = Timestamp::now();
-    let mut table = Table::new(&["ADDRESS", "MAC", "CONTAINER", "NETWORK", "STATE", "SERVER", "EXPIRES"]);
+    let mut table = Table::new(&["ADDRESS", "MAC", "HOSTNAME", "PARENT", "STATE", "SERVER", "EXPIRES"]);
     for lease in &leases {
         let expires = match lease.expires {
+            None if lease.address.is_none() => "-".to_owned(),
             None => "never".to_owned(),
             Some(then) if then < now => format!("{} ago", view::age(then, now)),
             Some(then) => format!("in {}", view::age(then, now)),
@@ -26,8 +27,8 @@ pub async fn run(_args: Args, invocation: &Invocation) -> Result<()> {
         table.row([
             lease.address.map_or("-".to_owned(), |address| address.to_string()),
             lease.mac.to_string(),
-            lease.hostname.clone().unwrap_or_else(|| "-".into()),
-            lease.network.clone(),
+            lease.hostname.clone(),
+            lease.parent.clone(),
             lease.state.clone(),
             lease.server.map_or("-".to_owned(), |server| server.to_string()),
             expires,
