@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::permit::{Action, permit};
 use super::{App, enter, events, logs};
 use crate::api::{
-    API_HEADER, API_VERSION, BODY_LIMIT, ContainerDetail, ContainerView, EnterRequest, LeaseView, MakeRequest, Present,
-    PresentRequest, SourceDone, Version,
+    API_HEADER, API_VERSION, BODY_LIMIT, ContainerDetail, ContainerView, EnterRequest, LeaseView,
+    MakeRequest, Present, PresentRequest, SourceDone, Version,
 };
 use crate::container::make::{Make, make};
 use crate::container::plan::{self, Places};

@@ -16,9 +16,11 @@ pub async fn run(_args: Args, invocation: &Invocation) -> Result<()> {
     let client = Client::connect(&invocation.socket).await?;
     let leases: Vec<LeaseView> = client.get("/v1/leases").await?;
     let now = Timestamp::now();
-    let mut table = Table::new(&["ADDRESS", "MAC", "CONTAINER", "NETWORK", "STATE", "SERVER", "EXPIRES", "LAST"]);
+    let mut table =
+        Table::new(&["ADDRESS", "MAC", "CONTAINER", "NETWORK", "STATE", "SERVER", "EXPIRES", "LAST"]);
     for lease in &leases {
         let expires = match lease.expires {
+            None if lease.address.is_none() => "-".to_owned(),
             None => "never".to_owned(),
             Some(then) if then < now => format!("{} ago", view::age(then, now)),
             Some(then) => format!("in {}", view::age(then, now)),
