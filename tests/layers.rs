@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("lan", &["spec", "report", "state"]),
     ("opt", &["spec", "report", "state"]),
     ("engine", &["spec", "report", "state"]),
+    ("lab", &["spec", "report", "state"]),
     ("image", &["engine", "site", "spec", "report", "state"]),
     ("container", &["engine", "lan", "opt", "site", "api", "spec", "report", "state"]),
     ("daemon", &["container", "image", "engine", "lan", "opt", "site", "api", "spec", "report", "state"]),
@@ -43,8 +44,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
 ];
 
-const VERB: &[&str] =
-    &["checkout", "invocation", "image", "container", "engine", "site", "api", "spec", "report", "state"];
+const VERB: &[&str] = &[
+    "checkout",
+    "invocation",
+    "image",
+    "container",
+    "engine",
+    "lab",
+    "site",
+    "api",
+    "spec",
+    "report",
+    "state",
+];
 
 /// A verb is one file or directory of its role's; what verbs share lies below the roles.
 const ROLES: &[&str] = &["dockeruser", "containerauthor", "registryserver", "scripthacker"];
