@@ -7,9 +7,7 @@ use anyhow::{Context as _, Result, anyhow};
 use futures_util::TryStreamExt as _;
 use nix::libc;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
-use rtnetlink::packet_route::link::{
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
-};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
 use rtnetlink::{AddressMessageBuilder, LinkMacVlan, LinkUnspec, RouteMessageBuilder};
 
@@ -95,8 +93,7 @@ fn plain(error: rtnetlink::Error) -> anyhow::Error {
 /// Every interface of the namespace.
 pub async fn all(netlink: &Netlink) -> Result<Vec<Link>> {
     let links = netlink.handle().link().get().execute();
-    let links: Vec<LinkMessage> =
-        links.try_collect().await.map_err(plain).context("list the interfaces")?;
+    let links: Vec<LinkMessage> = links.try_collect().await.map_err(plain).context("list the interfaces")?;
     Ok(links.iter().map(Link::read).collect())
 }
 
@@ -238,8 +235,7 @@ pub async fn delete_ipv4(netlink: &Netlink, index: u32, (address, prefix): (Ipv4
 
 /// Makes `gateway` the default router. One outside the subnet is declared to be on the link.
 pub async fn default_route(netlink: &Netlink, index: u32, gateway: Ipv4Addr, on_link: bool) -> Result<()> {
-    let mut route =
-        RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build();
+    let mut route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build();
     if on_link {
         route.header.flags |= rtnetlink::packet_route::route::RouteFlags::Onlink;
     }

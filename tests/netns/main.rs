@@ -1,0 +1,11 @@
+//! The LAN driver in real namespaces, with the real kernel and a real DHCP server (dnsmasq). Each test is a host, a LAN
+//! and a dockerd of its own; needs root, iproute2, util-linux, iputils-ping, busybox and dnsmasq.
+
+mod dockerd;
+mod fault;
+mod kernel;
+mod lifetime;
+mod reach;
+mod renewal;
+mod server;
+mod world;
