@@ -122,7 +122,7 @@ impl Keeper {
                         return;
                     }
                 },
-                Some(reply) = self.ear.recv() => Event::Reply(reply),
+                Some(reply) = self.ear.recv() => Event::Reply(Box::new(reply)),
                 command = self.commands.recv() => match command {
                     // The table dropped us: this process ends, and the lease goes on.
                     None => return,

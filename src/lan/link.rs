@@ -92,6 +92,7 @@ fn plain(error: rtnetlink::Error) -> anyhow::Error {
 
 /// Every interface of the namespace.
 pub async fn all(netlink: &Netlink) -> Result<Vec<Link>> {
+    let _turn = netlink.list().await;
     let links = netlink.handle().link().get().execute();
     let links: Vec<LinkMessage> = links.try_collect().await.map_err(plain).context("list the interfaces")?;
     Ok(links.iter().map(Link::read).collect())
@@ -178,6 +179,7 @@ pub async fn delete(netlink: &Netlink, index: u32) -> Result<()> {
 }
 
 async fn address_messages(netlink: &Netlink, index: u32) -> Result<Vec<AddressMessage>> {
+    let _turn = netlink.list().await;
     let get = netlink.handle().address().get().set_link_index_filter(index);
     get.execute().try_collect().await.map_err(plain).context("list addresses")
 }
@@ -270,6 +272,7 @@ pub async fn delete_host_route(netlink: &Netlink, index: u32, to: Ipv4Addr, from
 
 /// The single-address routes out of an interface: where to, and from which address of ours.
 pub async fn host_routes(netlink: &Netlink, index: u32) -> Result<Vec<(Ipv4Addr, Ipv4Addr)>> {
+    let _turn = netlink.list().await;
     let get = netlink.handle().route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
     let messages: Vec<RouteMessage> =
         get.execute().try_collect().await.map_err(plain).context("list routes")?;

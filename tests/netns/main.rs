@@ -1,6 +1,8 @@
 //! The LAN driver in real namespaces, with the real kernel and a real DHCP server (dnsmasq). Each test is a host, a LAN
 //! and a dockerd of its own; needs root, iproute2, util-linux, iputils-ping, busybox and dnsmasq.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "all of this is test code")]
+
 mod dockerd;
 mod fault;
 mod kernel;

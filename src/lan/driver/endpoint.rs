@@ -27,18 +27,15 @@ pub async fn create(lan: Arc<Lan>, request: CreateEndpoint) -> Result<CreatedEnd
     let _gate = handle.gate.clone().lock_owned().await;
     let link = link_name(&request.endpoint);
 
-    let (held, bound) = tokio::join!(
-        lan.host.hold(&link, asked.mac, &network.parent),
-        handle.acquire(lan.config.dhcp_timeout)
-    );
-    let claimed = match (held, bound) {
-        (Ok(()), Ok(bound)) => {
-            let endpoint = Endpoint::new(&request.endpoint, link.clone(), None);
-            handle.claim(endpoint).await.map(|()| bound)
-        }
-        (Err(error), _) | (_, Err(error)) => Err(error),
+    let claimed = async {
+        let (_, bound) = tokio::try_join!(
+            lan.host.hold(&link, asked.mac, &network.parent),
+            handle.acquire(lan.config.dhcp_timeout)
+        )?;
+        handle.claim(Endpoint::new(&request.endpoint, link.clone(), None)).await?;
+        anyhow::Ok(bound)
     };
-    let bound = match claimed {
+    let bound = match claimed.await {
         Ok(bound) => bound,
         Err(error) => {
             // dockerd sends no DeleteEndpoint for what it could not create.

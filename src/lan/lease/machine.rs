@@ -50,7 +50,7 @@ pub enum Event {
     /// This process took the lease over from its predecessor; no one waits.
     Resume,
     /// A server answered.
-    Reply(Reply),
+    Reply(Box<Reply>),
     /// [`Machine::deadline`] has come.
     Timer,
     /// Who waits for the address waits no longer: use what may be used.
@@ -152,7 +152,7 @@ impl Machine {
         match event {
             Event::Start => self.start(now, dice, &mut out),
             Event::Resume => self.resume(now, dice, &mut out),
-            Event::Reply(reply) => self.answered(reply, now, dice, &mut out),
+            Event::Reply(reply) => self.answered(*reply, now, dice, &mut out),
             Event::Timer if self.wake.is_some_and(|wake| now >= wake) => self.timer(now, dice, &mut out),
             Event::Timer => {}
             Event::Deadline => self.hurry(now, dice, &mut out),

@@ -83,7 +83,7 @@ impl Bench {
         let grant = (answer != Answer::Nak).then(|| grant(address));
         let xid = self.last().xid;
         let reply = Reply { answer, xid, mac: MAC, server: SERVER, grant, message: None };
-        self.on(Event::Reply(reply), now)
+        self.on(Event::Reply(Box::new(reply)), now)
     }
 
     /// Bound at time 0, first address.
@@ -283,7 +283,7 @@ fn an_endless_lease_is_left_alone() {
     let xid = bench.last().xid;
     let reply =
         Reply { answer: Answer::Ack, xid, mac: MAC, server: SERVER, grant: Some(endless), message: None };
-    bench.on(Event::Reply(reply), 0);
+    bench.on(Event::Reply(Box::new(reply)), 0);
     assert_eq!((bench.machine.state(), bench.machine.deadline()), (State::Bound, None));
 }
 
@@ -302,7 +302,7 @@ fn answers_to_others_and_late_ones_change_nothing() {
         message: None,
     };
     bench.alarm();
-    assert_eq!(bench.on(Event::Reply(stranger), T1), []);
+    assert_eq!(bench.on(Event::Reply(Box::new(stranger)), T1), []);
     assert_eq!(bench.machine.lease().map(|l| l.grant.address), Some(ADDRESS));
     assert!(before.is_some());
 }
