@@ -1,6 +1,6 @@
 //! The flags every command has, whatever its role.
 
-use std::io::IsTerminal as _;
+use std::io::{ErrorKind, IsTerminal as _};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::report::progress::{self, Style};
+use crate::report::terminal::Kept;
 use crate::report::{Fault, Kind, Reporter, Table, output};
 
 /// How data goes to stdout.
@@ -122,11 +123,16 @@ impl Invocation {
             let fault = Fault::new(Kind::Usage, format!("nobody is there to answer: {question}"));
             return Err(fault.next("the same command with --yes").into());
         }
+        let _kept = Kept::now()?;
         // On a thread of its own: the person may also answer with a signal.
         let ask = || dialoguer::Confirm::new().with_prompt(question).default(false).interact();
-        match tokio::task::spawn_blocking(ask).await?.context("ask on the terminal")? {
-            true => Ok(()),
-            false => Err(Fault::new(Kind::Interrupted, "not confirmed, nothing was done").into()),
+        match tokio::task::spawn_blocking(ask).await? {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Fault::new(Kind::Interrupted, "not confirmed, nothing was done").into()),
+            Err(dialoguer::Error::IO(error)) if error.kind() == ErrorKind::Interrupted => {
+                Err(Fault::new(Kind::Interrupted, "interrupted, nothing was done").into())
+            }
+            Err(error) => Err(error).context("ask on the terminal"),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The lab on the real kernel, with the real dnsmasq and a real DHCP client. Each test has a network and a mount
 //! namespace of its own, with its own `/run`: nothing of it is seen outside, and nothing of it is left.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at what it did not expect")]
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
@@ -185,10 +185,16 @@ fn whatever_is_missing_is_completed() {
     alone(|| {
         let _stopped = Stopped(&["lab"]);
         start(&settings()).unwrap();
-        let breaks: [(&str, fn()); 6] = [
+        let breaks: [(&str, fn()); 8] = [
             ("server", || signal(server(), Signal::KILL)),
             ("link", || drop(run("ip", &["link", "delete", "mo-lab"]))),
             ("address", || drop(run("ip", &["address", "flush", "dev", "mo-lab"]))),
+            ("inside down", || drop(run("ip", &["-n", "moorage-lab", "link", "set", "lan0", "down"]))),
+            // Its IPv6 address went with it, and does not come back by itself.
+            ("inside down and up", || {
+                run("ip", &["-n", "moorage-lab", "link", "set", "lan0", "down"]);
+                run("ip", &["-n", "moorage-lab", "link", "set", "lan0", "up"]);
+            }),
             ("namespace", || drop(run("ip", &["netns", "delete", "moorage-lab"]))),
             ("files", || std::fs::remove_dir_all("/run/moorage/lab/lab").unwrap()),
             ("mount", || {
@@ -212,6 +218,11 @@ fn whatever_is_missing_is_completed() {
 #[test]
 fn stop_removes_what_start_made_and_nothing_else() {
     alone(|| {
+        // To say what would be done does nothing.
+        assert_eq!(lab::plan_start(&settings()).unwrap().steps.len(), 4);
+        assert!(lab::plan_stop("lab").unwrap().steps.is_empty());
+        assert_eq!(std::fs::read_dir("/run").unwrap().count(), 0);
+
         start(&settings()).unwrap();
         run("ip", &["netns", "add", "other"]);
         let pid = server();

@@ -45,8 +45,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
 ];
 
-const VERB: &[&str] =
-    &["checkout", "lab", "invocation", "image", "container", "engine", "site", "api", "spec", "report", "state"];
+const VERB: &[&str] = &[
+    "checkout",
+    "lab",
+    "invocation",
+    "image",
+    "container",
+    "engine",
+    "site",
+    "api",
+    "spec",
+    "report",
+    "state",
+];
 
 /// A verb is one file or directory of its role's; what verbs share lies below the roles.
 const ROLES: &[&str] = &["dockeruser", "containerauthor", "registryserver", "scripthacker"];

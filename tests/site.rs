@@ -1,7 +1,7 @@
 //! Text of a site in, specification or error out. `tests/fixtures/site/corp` is a good site, every project of
 //! `tests/fixtures/site/mistakes` is one mistake.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at what it did not expect")]
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -149,4 +149,23 @@ fn every_mistake_in_a_file_says_where_and_what() {
     insta::assert_snapshot!(all);
     let listed = site.projects().unwrap_err();
     assert_eq!(listed.kind, Kind::Usage);
+}
+
+/// Every key that a wrong one is answered with is in docs/site.md.
+#[test]
+fn the_documentation_knows_every_key() {
+    let docs = std::fs::read_to_string("docs/site.md").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let projects = directory.path().join("dockeruser/projects");
+    std::fs::create_dir_all(&projects).unwrap();
+    std::fs::write(projects.join("p.toml"), "[defaults]\nqqq = 1\n").unwrap();
+    let config = directory.path().join("config.toml");
+    std::fs::write(&config, "qqq = 1\n").unwrap();
+    let site = Site::load(Some(directory.path()), HostConfig::default()).unwrap();
+    for fault in [site.resolve(&request("p", "main")).unwrap_err(), HostConfig::load(&config).unwrap_err()] {
+        let (_, keys) = fault.what.split_once("there are: ").unwrap();
+        for key in keys.split(", ").filter(|key| *key != "limits") {
+            assert!(docs.contains(&format!("`{key}`")), "docs/site.md does not tell of {key}");
+        }
+    }
 }

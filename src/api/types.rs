@@ -156,14 +156,21 @@ pub struct EnterRequest {
 /// A line of `list-leases`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseView {
+    /// The Docker network's name; its ID where the engine does not say.
     pub network: String,
     pub mac: Mac,
+    /// The host interface that leads to the LAN.
+    pub parent: String,
     /// The name the DHCP server was told: the container's.
     pub hostname: Option<String>,
     /// How far the lease is, as a word: `bound`, `renewing`, …
     pub state: String,
     pub address: Option<Ipv4Addr>,
     pub server: Option<Ipv4Addr>,
-    /// `None`: never.
+    /// `None`: never, or no address yet.
     pub expires: Option<jiff::Timestamp>,
+    /// Whether a running container uses it; otherwise it is kept for one that is stopped.
+    pub attached: bool,
+    /// What happened to it last.
+    pub last_event: Option<String>,
 }

@@ -15,7 +15,6 @@ macro_rules! role {
 
         impl $role {
             /// Carries the verb out.
-            #[allow(unused_variables, reason = "a role may have no verb yet")]
             pub async fn run(self, invocation: &Invocation) -> Result<()> {
                 match self {
                     $($role::$verb(args) => crate::$directory::$file::run(args, invocation).await,)*
@@ -41,6 +40,12 @@ role!(Dockeruser in dockeruser {
     ListLeases => list_leases,
 });
 
-role!(Containerauthor in containerauthor {});
+role!(Containerauthor in containerauthor {
+    MakeBaseImage => make_base_image,
+    MakeDevImage => make_dev_image,
+});
 
-role!(Scripthacker in scripthacker {});
+role!(Scripthacker in scripthacker {
+    StartLab => start_lab,
+    StopLab => stop_lab,
+});

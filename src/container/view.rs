@@ -1,11 +1,14 @@
 //! What people are told of a container.
 
+use std::collections::HashMap;
+
 use anyhow::Result;
 
 use super::{Host, Intent, Record, Setup, build, runlog};
-use crate::api::{ContainerDetail, ContainerView, State};
+use crate::api::{self, ContainerDetail, ContainerView, State};
 use crate::engine::Found;
 use crate::lan::LeaseView;
+use crate::spec::ContainerSpec;
 
 /// What is known of one container, put together from record, engine and lease.
 pub struct Sight<'a> {
@@ -106,7 +109,7 @@ pub async fn detail(host: &Host, record: &Record, operation: Option<String>) -> 
     let usage = build::blocking(move || opt.usage(&volume)).await;
     Ok(ContainerDetail {
         container: view(host, record, operation).await,
-        spec: record.spec.clone(),
+        spec: shown(&record.spec),
         user: record.user().to_owned(),
         host_key: record.host_key.public.clone(),
         opt_directory: host.directory(name).join("opt").to_string_lossy().into_owned(),
@@ -115,4 +118,27 @@ pub async fn detail(host: &Host, record: &Record, operation: Option<String>) -> 
         opt_bytes: usage.map(|usage| usage.upper_bytes).unwrap_or_default(),
         lease,
     })
+}
+
+/// A specification without the content of its files: a licence is not for every terminal and log.
+fn shown(spec: &ContainerSpec) -> ContainerSpec {
+    let mut spec = spec.clone();
+    spec.files.iter_mut().for_each(|file| file.content.clear());
+    spec
+}
+
+/// A lease as a line of the list, with its network's name where that is known.
+pub fn lease_line(lease: LeaseView, networks: &HashMap<String, String>) -> api::LeaseView {
+    api::LeaseView {
+        network: networks.get(&lease.network).cloned().unwrap_or(lease.network),
+        parent: lease.parent,
+        mac: lease.mac,
+        hostname: Some(lease.hostname).filter(|name| !name.is_empty()),
+        state: format!("{:?}", lease.state).to_lowercase(),
+        address: lease.address,
+        server: lease.server,
+        expires: lease.expires,
+        attached: lease.attached,
+        last_event: lease.last.map(|entry| entry.text),
+    }
 }

@@ -1,1 +1,4 @@
-//! (see docs/architecture.md)
+//! Verbs of who builds the images that containers are made of. They run in the caller's own process.
+
+pub mod make_base_image;
+pub mod make_dev_image;

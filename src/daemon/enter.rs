@@ -17,9 +17,6 @@ use crate::container::{Record, lifecycle};
 use crate::engine::{Exec, Piece, Session, SessionInput};
 use crate::report::{Fault, Kind};
 
-/// The protocol's name in the Upgrade header.
-pub const PROTOCOL: &str = "moorage-enter";
-
 /// Starts the process inside, then answers with the upgrade; what cannot be started is an ordinary fault.
 pub async fn enter(
     app: Arc<App>,
@@ -52,7 +49,7 @@ pub async fn enter(
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(PROTOCOL));
+    response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(frame::PROTOCOL));
     Ok(response)
 }
 

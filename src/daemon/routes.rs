@@ -16,14 +16,13 @@ use tokio_util::sync::CancellationToken;
 use super::permit::{Action, permit};
 use super::{App, enter, events, logs};
 use crate::api::{
-    API_HEADER, API_VERSION, BODY_LIMIT, ContainerDetail, ContainerView, EnterRequest, MakeRequest, Present,
-    PresentRequest, SourceDone, Version,
+    API_HEADER, API_VERSION, BODY_LIMIT, ContainerDetail, ContainerView, EnterRequest, LeaseView,
+    MakeRequest, Present, PresentRequest, SourceDone, Version,
 };
 use crate::container::make::{Make, make};
 use crate::container::plan::{self, Places};
 use crate::container::runlog::RunLog;
 use crate::container::{Caller, Record, check, diff, lifecycle, view};
-use crate::lan::LeaseView;
 use crate::report::{Fault, Kind};
 use crate::spec::plan::Plan;
 use crate::spec::{ContainerName, Mac, Owner};
@@ -293,7 +292,9 @@ async fn present(State(app): State<Arc<App>>, _: Caller, bytes: bytes::Bytes) ->
 }
 
 async fn leases(State(app): State<Arc<App>>, _: Caller) -> Answer<Json<Vec<LeaseView>>> {
-    Ok(Json(app.host.lan.leases()))
+    // The leases are there without the engine; only the networks' names are not.
+    let names = app.host.engine.network_names().await.unwrap_or_default();
+    Ok(Json(app.host.lan.leases().into_iter().map(|lease| view::lease_line(lease, &names)).collect()))
 }
 
 async fn show_logs(

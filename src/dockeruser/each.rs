@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::api::{Client, ContainerDetail, VerbResult, client};
-use crate::invocation::Invocation;
+use crate::invocation::{Format, Invocation, ProgressStyle};
 use crate::report::{Event, Fault, Kind, Reporter, Table, output};
 use crate::spec::plan::{Plan, Step};
 
@@ -127,8 +127,11 @@ fn finish<T: Serialize>(
         return Err(fault.clone().into());
     }
     for fault in outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().err()) {
-        if !invocation.speaks_json() {
-            output::stderr(&fault.text());
+        match (invocation.format, invocation.progress) {
+            // With the data below.
+            (Format::Json, _) => {}
+            (_, ProgressStyle::Json) => output::stderr(&fault.json().to_string()),
+            _ => output::stderr(&fault.text()),
         }
     }
     let items: Vec<Value> = outcomes

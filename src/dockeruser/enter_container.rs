@@ -9,10 +9,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::terminal::{self, Raw};
 use crate::api::frame::{self, Frame};
 use crate::api::{Client, EnterRequest};
 use crate::invocation::Invocation;
+use crate::report::terminal::{self, Kept};
 use crate::report::{Fault, Kind, Silent};
 
 /// Open a shell in a container, or run a command there
@@ -49,9 +49,12 @@ pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
     };
     let connection = client.enter(&args.name, &request).await?;
     let (from, to) = tokio::io::split(connection);
-    let raw = size.map(|_| Raw::begin()).transpose()?;
+    let kept = size.map(|_| Kept::now()).transpose()?;
+    if let Some(kept) = &kept {
+        kept.raw()?;
+    }
     let ended = pass(from, to, signals, size.is_some()).await;
-    drop(raw);
+    drop(kept);
     match ended? {
         0 => Ok(()),
         code => Err(Silent(code).into()),

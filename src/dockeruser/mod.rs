@@ -1,13 +1,12 @@
 //! The role that makes, uses and looks after containers: one file a verb, each with its `Args` and its `run`.
 //! What several verbs need: [`each`] (one verb on several names), [`make`] (the
-//! two verbs that make one), [`definitions`] (the site and the person), [`view`] (containers in words),
-//! [`complete`] (what the shell completes), [`terminal`].
+//! two verbs that make one), [`definitions`] (the site and the person), [`view`] (containers in words)
+//! and [`complete`] (what the shell completes).
 
 mod complete;
 mod definitions;
 mod each;
 mod make;
-mod terminal;
 mod view;
 
 pub mod enter_container;

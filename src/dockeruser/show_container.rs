@@ -67,7 +67,14 @@ fn text(detail: &ContainerDetail, now: Timestamp) -> String {
         ("limits", limits.into_iter().flatten().collect::<Vec<_>>().join(", ")),
         ("files", format!("{} ({} of its own)", detail.opt_directory, view::size(detail.opt_bytes))),
         ("logs", detail.logs_directory.clone()),
-        ("created", format!("{} ({} ago)", container.created, view::age(container.created, now))),
+        (
+            "created",
+            format!(
+                "{} ({} ago)",
+                container.created.strftime("%F %T UTC"),
+                view::age(container.created, now)
+            ),
+        ),
     ];
     fields(all.into_iter().filter(|(_, value)| !value.is_empty()))
 }

@@ -41,6 +41,13 @@ impl Engine {
         Ok(())
     }
 
+    /// The names of all networks by their IDs.
+    pub async fn network_names(&self) -> Result<HashMap<String, String>> {
+        let answer = self.docker().await?.list_networks(None).await;
+        let networks = answer.map_err(|e| fault(e, "list the networks"))?;
+        Ok(networks.into_iter().filter_map(|network| Some((network.id?, network.name?))).collect())
+    }
+
     /// Makes the volume known to Docker; our driver already holds it. Succeeds where it is known.
     pub async fn create_volume(&self, name: &str, id: &str) -> Result<()> {
         let request = VolumeCreateRequest {

@@ -1,7 +1,7 @@
 //! The veth pair and its addresses.
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
 
 use anyhow::{Context as _, Result};
@@ -27,10 +27,11 @@ pub struct End {
 
 /// The end on this host and the one in the namespace, as they are.
 pub fn find(settings: &Settings, namespace: Option<&File>) -> Result<(Option<End>, Option<End>)> {
-    let subnet = settings.subnet;
-    let host = netlink(None, async |handle| end(&handle, &settings.parent(), subnet.host()).await)?;
+    let host = netlink(None, async |handle| end(&handle, &settings.parent(), &host(settings)).await)?;
     let lab = match namespace {
-        Some(namespace) => netlink(Some(namespace), async |handle| end(&handle, LAN, subnet.router()).await)?,
+        Some(namespace) => {
+            netlink(Some(namespace), async |handle| end(&handle, LAN, &inner(settings)).await)?
+        }
         None => None,
     };
     Ok((host, lab))
@@ -74,25 +75,31 @@ pub fn create(settings: &Settings, namespace: &File) -> Result<()> {
     })
 }
 
+/// The addresses of this host's end, with their prefix lengths.
+fn host(settings: &Settings) -> [(IpAddr, u8); 1] {
+    [(IpAddr::V4(settings.subnet.host()), settings.subnet.prefix)]
+}
+
+/// The addresses of the lab's own end.
+fn inner(settings: &Settings) -> Vec<(IpAddr, u8)> {
+    let six = kernel_has_ipv6().then(|| (IpAddr::V6(settings.router6()), 64));
+    [(IpAddr::V4(settings.subnet.router()), settings.subnet.prefix)].into_iter().chain(six).collect()
+}
+
 /// Gives both ends their addresses and sets them up.
 pub fn set_up(settings: &Settings, namespace: &File) -> Result<()> {
-    let subnet = settings.subnet;
     netlink(Some(namespace), async |handle| {
         // A router: what has no way out is answered "unreachable" at once instead of being dropped.
         sysctl("ipv4/ip_forward", "1")?;
-        let mut addresses = vec![(IpAddr::V4(subnet.router()), subnet.prefix)];
         if kernel_has_ipv6() {
             // Nobody else is there whose address it could be; router advertisements start at once.
             sysctl(&format!("ipv6/conf/{LAN}/accept_dad"), "0")?;
             sysctl("ipv6/conf/all/forwarding", "1")?;
-            addresses.push((IpAddr::V6(settings.router6()), 64));
         }
         up(&handle, "lo", &[]).await?;
-        up(&handle, LAN, &addresses).await
+        up(&handle, LAN, &inner(settings)).await
     })?;
-    netlink(None, async |handle| {
-        up(&handle, &settings.parent(), &[(IpAddr::V4(subnet.host()), subnet.prefix)]).await
-    })
+    netlink(None, async |handle| up(&handle, &settings.parent(), &host(settings)).await)
 }
 
 /// Removes the host's end, and with it the other; none is no error. An interface with another MAC is not ours.
@@ -139,14 +146,14 @@ async fn link(handle: &Handle, name: &str) -> Result<Option<LinkMessage>> {
     }
 }
 
-async fn end(handle: &Handle, name: &str, address: Ipv4Addr) -> Result<Option<End>> {
+async fn end(handle: &Handle, name: &str, wanted: &[(IpAddr, u8)]) -> Result<Option<End>> {
     let Some(link) = link(handle, name).await? else { return Ok(None) };
     let mut addresses = handle.address().get().set_link_index_filter(link.header.index).execute();
-    let mut addressed = false;
+    let mut missing: Vec<IpAddr> = wanted.iter().map(|(address, _)| *address).collect();
     while let Some(message) = addresses.try_next().await.context("list addresses")? {
-        addressed |= message.attributes.contains(&AddressAttribute::Address(IpAddr::V4(address)));
+        missing.retain(|address| !message.attributes.contains(&AddressAttribute::Address(*address)));
     }
-    let set_up = addressed && link.header.flags.contains(LinkFlags::Up);
+    let set_up = missing.is_empty() && link.header.flags.contains(LinkFlags::Up);
     Ok(Some(End { mac: mac(&link), set_up }))
 }
 

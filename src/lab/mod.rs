@@ -67,7 +67,7 @@ pub struct LabView {
 pub fn start(settings: &Settings, report: &Reporter) -> Result<LabView> {
     let records = records()?;
     let _lock = lock()?;
-    let actions = decided(&records, settings)?;
+    let actions = decided(Some(&records), settings)?;
     if actions.is_empty() {
         report.end(STEP, format!("the lab {:?} is up already, nothing to do", settings.name));
         return Ok(view(settings, false));
@@ -86,7 +86,7 @@ pub fn start(settings: &Settings, report: &Reporter) -> Result<LabView> {
 
 /// What [`start`] would do.
 pub fn plan_start(settings: &Settings) -> Result<Plan> {
-    let actions = decided(&records()?, settings)?;
+    let actions = decided(existing()?.as_ref(), settings)?;
     Ok(Plan { steps: actions.into_iter().map(|action| action.step(settings)).collect() })
 }
 
@@ -124,26 +124,27 @@ pub fn stop(name: &str, report: &Reporter) -> Result<bool> {
 
 /// What [`stop`] would do.
 pub fn plan_stop(name: &str) -> Result<Plan> {
-    let record = records()?.get(name)?;
+    let record = existing()?.map(|records| records.get(name)).transpose()?.flatten();
     Ok(record.map(|record| plan::removal(&record.settings)).unwrap_or_default())
 }
 
-fn decided(records: &Records<Record>, settings: &Settings) -> Result<Vec<Action>> {
-    let record = records.get(&settings.name)?;
-    if let Some(other) = record.as_ref().map(|r| &r.settings).filter(|other| *other != settings) {
+fn decided(records: Option<&Records<Record>>, settings: &Settings) -> Result<Vec<Action>> {
+    let all = records.map(Records::all).transpose()?.unwrap_or_default();
+    let record = all.iter().find(|(name, _)| *name == settings.name).map(|(_, record)| record);
+    if let Some(other) = record.map(|r| &r.settings).filter(|other| *other != settings) {
         let mut fault =
             Fault::new(Kind::Differs, format!("the lab {:?} is there with other settings", settings.name))
                 .next(format!("moorage stop-lab --name {}", settings.name));
         fault.why = settings.differences(other);
         return Err(fault.into());
     }
-    for (name, other) in records.all()? {
-        if name != settings.name && other.settings.subnet.overlaps(settings.subnet) {
+    for (name, other) in &all {
+        if *name != settings.name && other.settings.subnet.overlaps(settings.subnet) {
             let what = format!("the lab {name:?} has {} already", other.settings.subnet);
             return Err(Fault::new(Kind::Usage, what).next("another --subnet").into());
         }
     }
-    let seen = survey::survey(settings, record.as_ref())?;
+    let seen = survey::survey(settings, record)?;
     plan::decide(settings, record.is_some(), &seen).map_err(Into::into)
 }
 
@@ -191,11 +192,9 @@ fn view(settings: &Settings, changed: bool) -> LabView {
     }
 }
 
+/// The records, whose directory is made where it is missing.
 fn records() -> Result<Records<Record>> {
-    if !rustix::process::geteuid().is_root() {
-        let what = "only root can make network interfaces and namespaces";
-        return Err(Fault::new(Kind::Denied, what).next("the same command with sudo").into());
-    }
+    need_root()?;
     // Others must be able to pass through to the daemon's socket.
     for directory in [Path::new("/run/moorage"), Path::new(DIRECTORY)] {
         std::fs::DirBuilder::new()
@@ -205,6 +204,20 @@ fn records() -> Result<Records<Record>> {
             .with_context(|| format!("make {}", directory.display()))?;
     }
     Records::open(DIRECTORY)
+}
+
+/// The same for who only looks.
+fn existing() -> Result<Option<Records<Record>>> {
+    need_root()?;
+    Path::new(DIRECTORY).exists().then(|| Records::open(DIRECTORY)).transpose()
+}
+
+fn need_root() -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let what = "only root can make network interfaces and namespaces";
+    Err(Fault::new(Kind::Denied, what).next("the same command with sudo").into())
 }
 
 /// Starts and stops of labs wait for each other; the lock goes with the descriptor, however the process ends.

@@ -7,9 +7,12 @@ use super::settings::Settings;
 use super::{Record, dnsmasq, link, namespace};
 use crate::report::{Fault, Kind};
 
-/// Looks, and changes nothing. Fails with [`Kind::Usage`] when another interface of this host has the lab's addresses.
+/// Looks, and changes nothing. Fails with [`Kind::Usage`] when a new lab's addresses are in use on this host.
 pub(super) fn survey(settings: &Settings, record: Option<&Record>) -> Result<Seen> {
-    if let Some((interface, network)) = link::in_use(settings)? {
+    // Later on interfaces that hang on the lab's own may have them too.
+    if record.is_none()
+        && let Some((interface, network)) = link::in_use(settings)?
+    {
         let what = format!("the lab's {} overlaps with {network} on {interface}", settings.subnet);
         return Err(Fault::new(Kind::Usage, what).next("another --subnet, for example 10.87.0.0/24").into());
     }

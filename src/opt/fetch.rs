@@ -193,13 +193,16 @@ impl Job {
                 .into());
         }
         check(&self.store, &digest)?;
-        partial.commit(Layer {
+        let layer = partial.commit(Layer {
             digest,
             source: self.archive.url.clone(),
             bytes: tree.bytes,
             files: tree.files,
             when: jiff::Timestamp::now(),
             public: self.public,
-        })
+            unsettled: None,
+        })?;
+        self.store.settle_later();
+        Ok(layer)
     }
 }

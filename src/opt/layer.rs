@@ -2,8 +2,9 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use rustix::fs::{Mode, OFlags, Stat, mkdirat, renameat, renameat_with, syncfs};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,9 @@ pub struct Layer {
     /// It came from the network, so whoever knows its digest may have it. Otherwise each person has to show that
     /// they can read the file.
     pub public: bool,
+    /// The boot it was made in, until all of it is known to be on disk. After another boot it may have holes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsettled: Option<String>,
 }
 
 /// What tells, without reading it, that a file is the one whose digest was taken: (stat(2); ctime cannot be set back).
@@ -82,6 +86,8 @@ pub struct Layers {
     directory: PathBuf,
     handle: OwnedFd,
     records: Records<Layer>,
+    /// Held while a record is read and written again.
+    changing: Mutex<()>,
     files: Records<Known>,
 }
 
@@ -100,36 +106,61 @@ impl Layers {
             .with_context(|| format!("open {}", directory.display()))?;
         let records: Records<Layer> = Records::open(directory.join("layers"))?;
         let files = Records::open(directory.join("files"))?;
-        let layers = Layers { directory: directory.to_owned(), handle, records, files };
+        let layers =
+            Layers { directory: directory.to_owned(), handle, records, changing: Mutex::default(), files };
         let problems = layers.clear()?;
         Ok((layers, problems))
     }
 
     fn clear(&self) -> Result<Vec<anyhow::Error>> {
         let mut problems = Vec::new();
-        let mut remove = |place: &str, name: &str| -> Result<()> {
+        let remove = |place: &str, name: &str| -> Result<()> {
             let directory = beneath::handle(&self.handle, &Inner::parse(place.as_bytes())?)?;
-            if let Err(e) = tree::remove(&directory, name) {
-                problems.push(anyhow::Error::from(e).context(format!("remove the left-over {place}/{name}")));
-            }
-            Ok(())
+            tree::remove(&directory, name).with_context(|| format!("remove the left-over {place}/{name}"))
         };
         for name in names(&self.directory.join("partial"))? {
-            remove("partial", &name)?;
+            problems.extend(remove("partial", &name).err());
         }
         // A record is written after its tree and removed before it: a tree alone is half a layer, a record alone none.
         let known = self.records.all()?;
         for name in names(&self.directory.join("layers"))? {
             if !name.contains('.') && !known.iter().any(|(key, _)| *key == name) {
-                remove("layers", &name)?;
+                problems.extend(remove("layers", &name).err());
             }
         }
-        for (key, _) in known {
-            if !self.directory.join("layers").join(&key).is_dir() {
+        let boot = boot()?;
+        for (key, layer) in known {
+            let lost = layer.unsettled.is_some_and(|made_in| made_in != boot);
+            if lost {
+                self.records.remove(&key)?;
+                problems.extend(remove("layers", &key).err());
+                let name = &layer.source;
+                problems.push(anyhow!(
+                    "the host went down before {name} was on disk: it has to be fetched again"
+                ));
+            } else if !self.directory.join("layers").join(&key).is_dir() {
                 self.records.remove(&key)?;
             }
         }
         Ok(problems)
+    }
+
+    /// Brings new layers to disk, and notes that they are. Blocks for as long as the disk takes.
+    pub fn settle(&self) -> Result<()> {
+        let all = self.records.all()?;
+        let new: Vec<String> =
+            all.into_iter().filter(|(_, layer)| layer.unsettled.is_some()).map(|(key, _)| key).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        syncfs(&self.handle).context("bring the layers to disk")?;
+        for key in new {
+            let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(layer) = self.records.get(&key)? {
+                self.records.put(&key, &Layer { unsettled: None, ..layer })?;
+            }
+        }
+        Ok(())
     }
 
     /// The layer of exactly this digest.
@@ -204,15 +235,18 @@ impl Partial<'_> {
         Ok(beneath::open(&self.layers.handle, &path, OFlags::RDONLY | OFlags::DIRECTORY)?)
     }
 
-    /// Makes it the layer: everything on disk first, then the name, then the record.
+    /// Makes it the layer: the name first, then the record. A crash of ours leaves nothing half-made by that. For a crash
+    /// of the host the record says that the layer is not settled: waiting here for a gigabyte to be on disk would take
+    /// longer than all the rest.
     pub fn commit(mut self, layer: Layer) -> Result<Layer> {
         let short = short(&layer.digest);
+        let layer = Layer { unsettled: Some(boot()?), ..layer };
+        let _changing = self.layers.changing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(mut existing) = self.layers.get(&layer.digest)? {
             existing.public |= layer.public;
             self.layers.records.put(&short, &existing)?;
             return Ok(existing);
         }
-        syncfs(self.handle()?).context("bring the layer to disk")?;
         let (from, to) = (format!("partial/{}", self.name), format!("layers/{short}"));
         let handle = &self.layers.handle;
         renameat_with(handle, from, handle, to, rustix::fs::RenameFlags::NOREPLACE)
@@ -235,6 +269,12 @@ impl Drop for Partial<'_> {
     }
 }
 
+/// What tells this boot of the host from every other (random(4)).
+fn boot() -> Result<String> {
+    let file = "/proc/sys/kernel/random/boot_id";
+    Ok(std::fs::read_to_string(file).with_context(|| format!("read {file}"))?.trim().to_owned())
+}
+
 fn short(digest: &Digest) -> String {
     digest.hex()[..SHORT].to_owned()
 }
@@ -251,4 +291,71 @@ pub fn names(directory: &Path) -> Result<Vec<String>> {
             .collect()
     };
     list().with_context(|| format!("list {}", directory.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layers(place: &Path) -> (Layers, Vec<anyhow::Error>) {
+        for name in ["layers", "partial", "files"] {
+            std::fs::create_dir_all(place.join(name)).unwrap();
+        }
+        Layers::open(place).unwrap()
+    }
+
+    fn layer() -> Layer {
+        Layer {
+            digest: Digest([7; 32]),
+            source: "file:///a.tar".into(),
+            bytes: 1,
+            files: 1,
+            when: jiff::Timestamp::UNIX_EPOCH,
+            public: false,
+            unsettled: None,
+        }
+    }
+
+    #[test]
+    fn a_layer_is_settled_once_it_is_on_disk() {
+        let place = tempfile::tempdir().unwrap();
+        let (open, _) = layers(place.path());
+        let made = open.begin().unwrap().commit(layer()).unwrap();
+        assert_eq!(made.unsettled, Some(boot().unwrap()));
+        // A restart of the daemon loses nothing.
+        drop(open);
+        let (open, problems) = layers(place.path());
+        assert!(problems.is_empty());
+        assert_eq!(open.get(&made.digest).unwrap(), Some(made));
+        open.settle().unwrap();
+        assert_eq!(open.get(&layer().digest).unwrap(), Some(layer()));
+    }
+
+    #[test]
+    fn a_layer_that_was_not_on_disk_when_the_host_went_down_is_gone() {
+        let place = tempfile::tempdir().unwrap();
+        let (open, _) = layers(place.path());
+        let made = open.begin().unwrap().commit(layer()).unwrap();
+        open.records
+            .put(&short(&made.digest), &Layer { unsettled: Some("before".into()), ..layer() })
+            .unwrap();
+        drop(open);
+        let (open, problems) = layers(place.path());
+        assert!(problems[0].to_string().contains("file:///a.tar"));
+        assert_eq!(open.get(&made.digest).unwrap(), None);
+        assert!(!open.path(&made.digest).exists());
+        open.begin().unwrap().commit(layer()).unwrap();
+    }
+
+    #[test]
+    fn two_digests_that_begin_alike_are_told_apart() {
+        let place = tempfile::tempdir().unwrap();
+        let (open, _) = layers(place.path());
+        open.begin().unwrap().commit(layer()).unwrap();
+        let mut other = [7; 32];
+        other[31] = 8;
+        assert!(open.get(&Digest(other)).is_err());
+        assert!(open.begin().unwrap().commit(Layer { digest: Digest(other), ..layer() }).is_err());
+        assert!(names(&place.path().join("partial")).unwrap().is_empty());
+    }
 }

@@ -5,7 +5,8 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mpsc};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, StatVfs, XattrFlags};
@@ -29,6 +30,10 @@ pub struct Config {
     pub mount_roots: Vec<PathBuf>,
 }
 
+/// The kernel writes what is new to disk by itself after 30 seconds (vm.dirty_expire_centisecs). Asking for it later costs
+/// little; asking at once would hold up every write of the container that is being made.
+const WRITTEN_BACK: Duration = Duration::from_secs(40);
+
 /// Says that the directory is a store's, and that its disk is mounted.
 const MARKER: &str = ".moorage-store";
 
@@ -41,7 +46,7 @@ pub struct Store {
     pub(super) config: Config,
     /// The storage root.
     pub(super) root: OwnedFd,
-    pub(super) layers: Layers,
+    pub(super) layers: Arc<Layers>,
     pub(super) records: Records<VolumeRecord>,
     pub(super) client: OnceLock<reqwest::Client>,
     /// Held over every change of a volume. Short: trees are removed outside of it.
@@ -50,6 +55,8 @@ pub struct Store {
     pub(super) fetching: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     /// Which containers have a bind volume mounted, as Docker's mount IDs.
     pub(super) bound: Mutex<HashMap<String, Vec<String>>>,
+    /// Wakes the thread that brings layers to disk.
+    unsettled: mpsc::Sender<()>,
     /// Locked for as long as the store is open.
     _marker: File,
 }
@@ -91,6 +98,13 @@ impl Store {
         }
         let root = directory(storage)?;
         let (layers, problems) = Layers::open(&storage.join(".store"))?;
+        let layers = Arc::new(layers);
+        let (unsettled, wake) = mpsc::channel();
+        let settled = layers.clone();
+        std::thread::Builder::new()
+            .name("settle".into())
+            .spawn(move || settle(&settled, &wake))
+            .context("start a thread")?;
         let store = Arc::new(Store {
             config,
             root,
@@ -100,12 +114,19 @@ impl Store {
             changing: Mutex::default(),
             fetching: Mutex::default(),
             bound: Mutex::default(),
+            unsettled,
             _marker: marker,
         });
         for problem in problems.into_iter().chain(store.clear_staging()?).chain(store.restore()?) {
             tracing::error!("{problem:#}");
         }
+        store.settle_later();
         Ok(store)
+    }
+
+    pub(super) fn settle_later(&self) {
+        // The thread ends only when the store does.
+        let _ = self.unsettled.send(());
     }
 
     pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
@@ -137,6 +158,23 @@ impl Store {
                     .into()
             }
             false => error,
+        }
+    }
+}
+
+/// Brings new layers to disk, a while after each wake, until the store is closed.
+fn settle(layers: &Layers, wake: &mpsc::Receiver<()>) {
+    while wake.recv().is_ok() {
+        let until = Instant::now() + WRITTEN_BACK;
+        loop {
+            match wake.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(()) => {}
+                Err(mpsc::RecvTimeoutError::Timeout) => break,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+        }
+        if let Err(e) = layers.settle() {
+            tracing::warn!("{e:#}");
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod output;
 pub mod progress;
 pub mod render;
 pub mod table;
+pub mod terminal;
 
 pub use event::{Event, Reporter, Unit};
 pub use fault::{Fault, Kind};

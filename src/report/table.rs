@@ -20,8 +20,12 @@ impl Table {
         self.rows.push(cells.into_iter().map(|cell| clean(cell.as_ref())).collect());
     }
 
-    /// The lines, each with its `\n`, as wide as they have to be: a script or a pager may read them.
+    /// The lines, each with its `\n`, as wide as they have to be: a script or a pager may read them. Nothing at all
+    /// without rows.
     pub fn text(&self) -> String {
+        if self.rows.is_empty() {
+            return String::new();
+        }
         let mut table = comfy_table::Table::new();
         table.load_style(NOTHING).set_header(self.columns).add_rows(&self.rows);
         aligned(table)

@@ -47,6 +47,11 @@ impl Site {
         Ok(Site { files, host })
     }
 
+    /// The same with the settings of this host, [`host::CONFIG`].
+    pub fn of_this_host(directory: Option<&Path>) -> Result<Site, Fault> {
+        Site::load(directory, HostConfig::load(Path::new(host::CONFIG))?)
+    }
+
     /// The files behind the definitions.
     pub fn files(&self) -> &Files {
         &self.files

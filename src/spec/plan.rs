@@ -22,3 +22,17 @@ pub struct Step {
 pub struct Plan {
     pub steps: Vec<Step>,
 }
+
+impl Plan {
+    /// The steps with the commands a person could type instead, one a line.
+    pub fn commands(&self) -> String {
+        let lines = self.steps.iter().map(|step| {
+            let commands: String = step.shell.iter().map(|command| format!("    {command}\n")).collect();
+            format!("{}\n{commands}", step.text)
+        });
+        match self.steps.is_empty() {
+            true => "nothing to do\n".into(),
+            false => lines.collect(),
+        }
+    }
+}

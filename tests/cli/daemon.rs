@@ -125,15 +125,20 @@ async fn one_container_in_full() {
 #[tokio::test]
 async fn leases() {
     let lease = json!([{
-        "network": "lan", "mac": "02:00:00:00:00:01", "hostname": "siem-9-2-ann", "state": "bound",
+        "network": "lan", "parent": "eth0", "mac": "02:00:00:00:00:01", "hostname": "siem-9-2-ann", "state": "bound",
         "address": "10.0.0.5", "server": "10.0.0.1", "expires": null,
+        "attached": false, "last_event": "bound to 10.0.0.5",
     }]);
     let world = World::new().serve(Router::new().route("/v1/leases", get(|| async { Json(lease) })));
     insta::assert_snapshot!(world.run(&["list-leases"]).await.out, @r"
-    ADDRESS   MAC                CONTAINER     NETWORK  STATE  SERVER    EXPIRES
-    10.0.0.5  02:00:00:00:00:01  siem-9-2-ann  lan      bound  10.0.0.1  never
+    ADDRESS   MAC                CONTAINER     NETWORK  STATE          SERVER    EXPIRES  LAST
+    10.0.0.5  02:00:00:00:00:01  siem-9-2-ann  lan      bound, parked  10.0.0.1  never    bound to 10.0.0.5
     ");
-    assert_eq!(world.run(&["list-leases", "--format", "json"]).await.json()["leases"][0]["state"], "bound");
+    let json = world.run(&["list-leases", "--format", "json"]).await.json();
+    assert_eq!(
+        (&json["leases"][0]["state"], &json["leases"][0]["attached"]),
+        (&"bound".into(), &false.into())
+    );
 }
 
 #[tokio::test]

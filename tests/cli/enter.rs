@@ -1,6 +1,5 @@
 //! `enter-container` over a real upgraded connection, with pipes and with a real pseudo-terminal.
 
-use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
@@ -17,10 +16,11 @@ use moorage::api::EnterRequest;
 use moorage::api::frame::{self, Frame, PROTOCOL};
 use moorage::report::{Fault, Kind};
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
+use crate::terminal::{cooked, on, shown, terminal};
 use crate::world::{MOORAGE, Said, World};
 
 /// The daemon's side of one `enter`.
@@ -108,37 +108,9 @@ async fn how_it_may_end() {
     }
 }
 
-/// Both ends of a pseudo-terminal of 100 columns and 30 rows.
-fn terminal() -> (OwnedFd, OwnedFd) {
-    let size = Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
-    let pair = nix::pty::openpty(None, None).unwrap();
-    tcsetwinsize(&pair.master, size).unwrap();
-    (pair.master, pair.slave)
-}
-
-fn cooked(terminal: &OwnedFd) -> bool {
-    tcgetattr(terminal)
-        .unwrap()
-        .local_modes
-        .contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
-}
-
 /// `enter-container x` on this terminal, which becomes its controlling one so that it is told of a new size.
 fn on_terminal(world: &World, slave: &OwnedFd) -> tokio::process::Child {
-    let mut command = world.program("setsid", &["--ctty", MOORAGE, "enter-container", "x"]);
-    let end = || Stdio::from(slave.try_clone().unwrap());
-    command.env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end()).spawn().unwrap()
-}
-
-/// The first six bytes on the screen.
-async fn shown(master: &OwnedFd) -> [u8; 6] {
-    let mut screen = std::fs::File::from(master.try_clone().unwrap());
-    let read = move || {
-        let mut seen = [0; 6];
-        screen.read_exact(&mut seen).unwrap();
-        seen
-    };
-    tokio::task::spawn_blocking(read).await.unwrap()
+    on(slave, world.program("setsid", &["--ctty", MOORAGE, "enter-container", "x"]))
 }
 
 #[tokio::test]
@@ -151,7 +123,7 @@ async fn a_terminal_is_raw_resized_and_restored() {
 
     // The first output comes after raw mode began; until the person sees it they do not type.
     say(&mut connection, Frame::Output(b"$ \x1b[6n".to_vec())).await;
-    assert_eq!(&shown(&master).await, b"$ \x1b[6n");
+    shown(&master, "$ \x1b[6n").await;
     assert!(!cooked(&slave));
     rustix::io::write(&master, b"\x03\x1a").unwrap();
     assert_eq!(hear(&mut connection).await, Frame::Input(b"\x03\x1a".to_vec()));
@@ -171,7 +143,7 @@ async fn a_signal_on_a_terminal_ends_it_and_restores_the_terminal() {
     let mut child = on_terminal(&world, &slave);
     let (_, mut connection) = inside.recv().await.unwrap();
     say(&mut connection, Frame::Output(b"ready\n".to_vec())).await;
-    assert_eq!(&shown(&master).await, b"ready\n");
+    shown(&master, "ready\n").await;
     assert!(!cooked(&slave));
 
     // setsid(1) became the command: it does not fork unless it leads a process group.

@@ -8,5 +8,6 @@ mod daemon;
 mod enter;
 mod make;
 mod operations;
+mod terminal;
 mod usage;
 mod world;

@@ -14,6 +14,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::terminal::{cooked, on, shown, terminal};
 use crate::world::{MOORAGE, World, detail};
 
 fn events(events: &[Value]) -> Response {
@@ -77,7 +78,8 @@ async fn of_several_names_all_are_tried() {
     assert_eq!(json.fault()["code"], 7);
 
     assert_eq!(world.run(&["stop-container", "bad"]).await.code, Some(4));
-    assert_eq!(world.run(&["stop-container", "bad", "worse"]).await.code, Some(4));
+    let none = world.run(&["stop-container", "bad", "worse", "--progress", "json"]).await;
+    assert_eq!((none.code, none.out.as_str(), none.err.lines().count()), (Some(4), "", 3));
 }
 
 #[tokio::test]
@@ -114,38 +116,98 @@ async fn a_daemon_that_goes_away_in_the_middle_is_said() {
     }
 }
 
-#[tokio::test]
-async fn an_interrupt_closes_the_connection() {
-    let gone = Arc::new(Notify::new());
-    let told = gone.clone();
-    let hanging = move || async move {
-        let (sender, receiver) = mpsc::channel::<Result<Bytes, &str>>(1);
-        let begin = format!("{}\n", json!({ "event": "begin", "step": "stop", "text": "wait for ever" }));
-        sender.send(Ok(begin.into())).await.unwrap();
-        tokio::spawn(async move {
-            sender.closed().await;
-            told.notify_one();
-        });
-        Body::from_stream(ReceiverStream::new(receiver))
-    };
-    let world = World::new().serve(Router::new().route("/v1/containers/x/stop", post(hanging)));
-    let mut child = world.program(MOORAGE, &["stop-container", "x"]).spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    assert_eq!(lines.next_line().await.unwrap().unwrap(), "stop: wait for ever");
-
-    kill_process(Pid::from_raw(child.id().unwrap() as i32).unwrap(), Signal::INT).unwrap();
-    gone.notified().await;
-    assert_eq!(child.wait().await.unwrap().code(), Some(130));
-    assert!(lines.next_line().await.unwrap().unwrap().starts_with("error: interrupted"));
+/// A body that begins with this and goes on for ever; tells when its reader has gone.
+fn endless(first: String, gone: Arc<Notify>) -> Body {
+    let (sender, receiver) = mpsc::channel::<Result<Bytes, &str>>(1);
+    tokio::spawn(async move {
+        sender.send(Ok(first.into())).await.unwrap();
+        sender.closed().await;
+        gone.notify_one();
+    });
+    Body::from_stream(ReceiverStream::new(receiver))
 }
 
 #[tokio::test]
-async fn removing_needs_a_yes() {
+async fn an_interrupt_closes_the_connection() {
+    let gone = Arc::new(Notify::new());
+    let begin = format!("{}\n", json!({ "event": "begin", "step": "stop", "text": "wait for ever" }));
+    let (stop, logs) = (gone.clone(), gone.clone());
+    let routes = Router::new()
+        .route("/v1/containers/x/stop", post(|| async { endless(begin, stop) }))
+        .route("/v1/containers/x/logs", get(|| async { endless("wait for ever\n".into(), logs) }));
+    let world = World::new().serve(routes);
+    // Ending a log that is followed is no error.
+    for (verb, error) in
+        [("stop-container", Some("error: interrupted; what was begun is undone")), ("show-logs", None)]
+    {
+        let mut child = world.program(MOORAGE, &[verb, "x"]).spawn().unwrap();
+        let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut data = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = tokio::select! {
+            Ok(Some(line)) = errors.next_line() => line,
+            Ok(Some(line)) = data.next_line() => line,
+        };
+        assert!(first.ends_with("wait for ever"), "{first}");
+        kill_process(Pid::from_raw(child.id().unwrap() as i32).unwrap(), Signal::INT).unwrap();
+        gone.notified().await;
+        assert_eq!(child.wait().await.unwrap().code(), Some(130));
+        assert_eq!(errors.next_line().await.unwrap().as_deref(), error);
+    }
+}
+
+fn removing() -> World {
     let remove = |Path(typed): Path<String>| async move { events(&[done(&typed, "removed")]) };
     let routes = Router::new()
         .route("/v1/containers/{typed}", get(|| async { Json(detail("siem-9-2-ann", "running")) }))
         .route("/v1/containers/{typed}/remove", post(remove));
-    let world = World::new().serve(routes);
+    World::new().serve(routes)
+}
+
+#[tokio::test]
+async fn on_a_terminal_the_person_is_asked() {
+    let world = removing();
+    for (keys, code, last) in [
+        ("y", 0, "siem  removed\r\n"),
+        ("n", 130, "error:\u{1b}[0m not confirmed, nothing was done\r\n"),
+        ("\x03", 130, "error:\u{1b}[0m interrupted"),
+    ] {
+        let (master, slave) = terminal();
+        let mut child = on(&slave, world.program("setsid", &["--ctty", MOORAGE, "remove-container", "siem"]));
+        shown(&master, "[y/N]").await;
+        rustix::io::write(&master, keys.as_bytes()).unwrap();
+        shown(&master, last).await;
+        assert_eq!(child.wait().await.unwrap().code(), Some(code), "{keys:?}");
+        assert!(cooked(&slave));
+    }
+}
+
+#[tokio::test]
+async fn a_signal_in_the_question_leaves_the_terminal_as_it_was() {
+    let world = removing();
+    let (master, slave) = terminal();
+    let mut child = on(&slave, world.program("setsid", &["--ctty", MOORAGE, "remove-container", "siem"]));
+    shown(&master, "[y/N]").await;
+    kill_process(Pid::from_raw(child.id().unwrap() as i32).unwrap(), Signal::TERM).unwrap();
+    shown(&master, "interrupted").await;
+    assert_eq!(child.wait().await.unwrap().code(), Some(130));
+    assert!(cooked(&slave));
+}
+
+#[tokio::test]
+async fn bars_on_a_terminal_leave_what_was_done() {
+    let world = World::new().serve(stopping());
+    let (master, slave) = terminal();
+    let mut child = on(&slave, world.program(MOORAGE, &["stop-container", "good"]));
+    let screen = shown(&master, "good  stopped\r\n").await;
+    assert_eq!(child.wait().await.unwrap().code(), Some(0));
+    assert!(screen.contains("\u{1b}[2K"), "a bar was drawn over: {screen:?}");
+    assert!(screen.contains("stop |") && screen.contains("\\u{1b}[1mbye"), "{screen:?}");
+    assert!(!screen.contains("\u{1b}[1mbye"), "{screen:?}");
+}
+
+#[tokio::test]
+async fn removing_needs_a_yes() {
+    let world = removing();
     let said = world.run(&["remove-container", "siem"]).await;
     assert_eq!(said.code, Some(2));
     assert!(said.err.contains("3 GiB of its own files in /opt/containers/siem-9-2-ann/opt"), "{}", said.err);

@@ -1,0 +1,37 @@
+//! `make-dev-image`.
+
+use anyhow::Result;
+
+use crate::engine::Engine;
+use crate::image::{Build, dockerfile};
+use crate::invocation::Invocation;
+use crate::site::Site;
+
+/// Make a dev image: what a Dockerfile template puts on a base
+///
+/// The site defines it in containerauthor/images/<name>/. What it is built on is made first where it is missing. When
+/// neither its definition nor its base has changed since it was made, nothing is done.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The image, for example demo
+    #[arg(value_name = "IMAGE")]
+    name: String,
+    /// Build it anew although nothing changed: there may be newer packages
+    #[arg(long)]
+    refresh: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
+    let site = Site::of_this_host(invocation.site.as_deref())?;
+    if args.dry_run {
+        return invocation.print(&dockerfile::plan(&site, &args.name)?, |plan| plan.commands());
+    }
+    let engine = Engine::of_this_host();
+    let report = invocation.reporter();
+    let build = Build { site: &site, docker: engine.docker().await?, report: &report, refresh: args.refresh };
+    let built = dockerfile::make(build, &args.name).await?;
+    invocation.print(&built, |built| format!("{} {}\n", built.image, built.id))
+}
