@@ -75,11 +75,13 @@ pub struct Timer(AsyncFd<std::os::fd::OwnedFd>);
 
 impl Timer {
     /// Needs a tokio runtime around it.
-    #[expect(deprecated, reason = "its successor is unsafe, for a promise that an owned descriptor keeps by itself")]
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe, for a promise that an owned descriptor keeps by itself"
+    )]
     pub fn new() -> Result<Timer> {
-        let timer =
-            timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)
-                .context("make a timer")?;
+        let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)
+            .context("make a timer")?;
         Ok(Timer(AsyncFd::with_interest(timer, Interest::READABLE).context("watch a timer")?))
     }
 

@@ -122,7 +122,7 @@ impl Keeper {
                         return;
                     }
                 },
-                Some(reply) = self.ear.recv() => Event::Reply(reply),
+                Some(reply) = self.ear.recv() => Event::Reply(Box::new(reply)),
                 command = self.commands.recv() => match command {
                     // The table dropped us: this process ends, and the lease goes on.
                     None => return,
@@ -306,6 +306,11 @@ impl Keeper {
                     self.bound();
                     moved = true;
                 }
+                Action::Kept => {
+                    self.record.note("no DHCP server answered; the address is used as its lease still runs");
+                    self.dirty = true;
+                    moved = true;
+                }
                 Action::Lost { address, why } => {
                     self.record.note(format!("{address} lost: {why}"));
                     self.record.lease = None;
@@ -402,7 +407,9 @@ impl Keeper {
             };
             match changed {
                 Ok(()) => self.record.note("the container's interface was changed to it"),
-                Err(error) => self.record.note(format!("the container's interface was not changed: {error:#}")),
+                Err(error) => {
+                    self.record.note(format!("the container's interface was not changed: {error:#}"))
+                }
             }
             if let Some(endpoint) = &mut self.record.endpoint {
                 endpoint.address = new.map(|new| new.address);
@@ -439,8 +446,7 @@ impl Keeper {
     async fn save(&mut self) -> Result<()> {
         let mut saved = Ok(());
         if std::mem::take(&mut self.dirty) {
-            let (records, file, record) =
-                (self.ground.records.clone(), self.key.file(), self.record.clone());
+            let (records, file, record) = (self.ground.records.clone(), self.key.file(), self.record.clone());
             saved = tokio::task::spawn_blocking(move || records.put(&file, &record))
                 .await
                 .unwrap_or_else(|error| Err(error.into()));

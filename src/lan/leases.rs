@@ -92,7 +92,9 @@ impl Leases {
     }
 
     pub fn views(&self) -> Vec<LeaseView> {
-        let mut views: Vec<LeaseView> = self.kept().values().map(|h| h.view.borrow().clone()).collect();
+        let kept = self.kept();
+        let open = kept.values().filter(|handle| !handle.commands.is_closed());
+        let mut views: Vec<LeaseView> = open.map(Handle::view).collect();
         views.sort_by(|a, b| (&a.network, &a.hostname, a.mac).cmp(&(&b.network, &b.hostname, b.mac)));
         views
     }

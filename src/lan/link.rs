@@ -7,9 +7,7 @@ use anyhow::{Context as _, Result, anyhow};
 use futures_util::TryStreamExt as _;
 use nix::libc;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
-use rtnetlink::packet_route::link::{
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
-};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
 use rtnetlink::{AddressMessageBuilder, LinkMacVlan, LinkUnspec, RouteMessageBuilder};
 
@@ -94,9 +92,9 @@ fn plain(error: rtnetlink::Error) -> anyhow::Error {
 
 /// Every interface of the namespace.
 pub async fn all(netlink: &Netlink) -> Result<Vec<Link>> {
+    let _turn = netlink.list().await;
     let links = netlink.handle().link().get().execute();
-    let links: Vec<LinkMessage> =
-        links.try_collect().await.map_err(plain).context("list the interfaces")?;
+    let links: Vec<LinkMessage> = links.try_collect().await.map_err(plain).context("list the interfaces")?;
     Ok(links.iter().map(Link::read).collect())
 }
 
@@ -181,6 +179,7 @@ pub async fn delete(netlink: &Netlink, index: u32) -> Result<()> {
 }
 
 async fn address_messages(netlink: &Netlink, index: u32) -> Result<Vec<AddressMessage>> {
+    let _turn = netlink.list().await;
     let get = netlink.handle().address().get().set_link_index_filter(index);
     get.execute().try_collect().await.map_err(plain).context("list addresses")
 }
@@ -238,8 +237,7 @@ pub async fn delete_ipv4(netlink: &Netlink, index: u32, (address, prefix): (Ipv4
 
 /// Makes `gateway` the default router. One outside the subnet is declared to be on the link.
 pub async fn default_route(netlink: &Netlink, index: u32, gateway: Ipv4Addr, on_link: bool) -> Result<()> {
-    let mut route =
-        RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build();
+    let mut route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build();
     if on_link {
         route.header.flags |= rtnetlink::packet_route::route::RouteFlags::Onlink;
     }
@@ -274,6 +272,7 @@ pub async fn delete_host_route(netlink: &Netlink, index: u32, to: Ipv4Addr, from
 
 /// The single-address routes out of an interface: where to, and from which address of ours.
 pub async fn host_routes(netlink: &Netlink, index: u32) -> Result<Vec<(Ipv4Addr, Ipv4Addr)>> {
+    let _turn = netlink.list().await;
     let get = netlink.handle().route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
     let messages: Vec<RouteMessage> =
         get.execute().try_collect().await.map_err(plain).context("list routes")?;

@@ -26,14 +26,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::report::{Fault, Kind};
 use crate::spec::Mac;
 use crate::state::Records;
 use dhcp::Ports;
-use host::Host;
+use host::{Happening, Host};
 use keeper::Ground;
 use leases::{Handle, Leases};
 use record::{Endpoint, Key, LeaseRecord, NetworkRecord, Tenure};
@@ -101,12 +101,8 @@ impl Lan {
             }
         }
 
-        let ground = Arc::new(Ground {
-            host: host.clone(),
-            shims: shims.clone(),
-            records,
-            boot: clock::boot_id()?,
-        });
+        let ground =
+            Arc::new(Ground { host: host.clone(), shims: shims.clone(), records, boot: clock::boot_id()? });
         let ports = Ports::new(host.netns.clone(), host.netlink.clone());
         let leases = Arc::new(Leases::new(ground, ports));
         let lan = Arc::new(Lan {
@@ -140,7 +136,8 @@ impl Lan {
         let handle = self.leases.adopt(record, &network.parent)?;
         if let Some(Endpoint { id, link, sandbox: Some(sandbox), .. }) = endpoint {
             // dockerd may have been about to take the link.
-            self.await_arrival(handle, key.mac, (id, link, sandbox));
+            let happenings = self.host.happenings();
+            self.await_arrival(handle, happenings, (id, link, sandbox));
         }
         Ok(())
     }
@@ -243,11 +240,17 @@ impl Lan {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the keeper when dockerd has taken the link into the sandbox. To be called before the link is handed over.
-    fn await_arrival(&self, handle: Handle, mac: Mac, (id, link, sandbox): (String, String, String)) {
-        let (host, happenings) = (self.host.clone(), self.host.happenings());
-        let endpoint = id.clone();
+    /// Tells the keeper when dockerd has taken the link from the host into the sandbox. `happenings` must be older
+    /// than the link's arrival on the host.
+    fn await_arrival(
+        &self,
+        handle: Handle,
+        happenings: broadcast::Receiver<Happening>,
+        (id, link, sandbox): (String, String, String),
+    ) {
+        let (host, endpoint) = (self.host.clone(), id.clone());
         let wait = async move {
+            let mac = handle.view().mac;
             match sandbox::Inside::arrival(&host, happenings, (&link, mac), &sandbox).await {
                 Ok(true) => drop(handle.arrived(&endpoint).await),
                 Ok(false) => tracing::warn!(%endpoint, "its interface vanished before its sandbox was there"),

@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use rtnetlink::packet_core::NetlinkMessage;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, MutexGuard, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 const OWN: &str = "/proc/thread-self/ns/net";
@@ -77,7 +77,10 @@ impl Netns {
             .await?
             .context("open a netlink socket")?;
         let connection = AbortOnDropHandle::new(tokio::spawn(connection));
-        Ok((Netlink { handle, _connection: connection }, messages.map(|(message, _)| message).boxed()))
+        Ok((
+            Netlink { handle, lists: Mutex::default(), _connection: connection },
+            messages.map(|(message, _)| message).boxed(),
+        ))
     }
 
     /// Writes one setting below `/proc/sys/net` inside.
@@ -96,12 +99,19 @@ pub type Messages = BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>;
 /// A netlink connection, open as long as this is.
 pub struct Netlink {
     handle: Handle,
+    /// The kernel answers EBUSY to a second list that is asked for on a socket before the first has ended.
+    lists: Mutex<()>,
     _connection: AbortOnDropHandle<()>,
 }
 
 impl Netlink {
     pub fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// The right to ask for a list, until it is dropped.
+    pub async fn list(&self) -> MutexGuard<'_, ()> {
+        self.lists.lock().await
     }
 }
 

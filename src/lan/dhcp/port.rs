@@ -93,11 +93,8 @@ impl Port {
 
     /// Puts one packet on the wire. Opens the socket, again if the interface was made anew since.
     pub async fn send(&self, identity: &Identity, packet: &Packet) -> Result<()> {
-        let ends = Ends {
-            macs: (identity.mac, packet.hop()),
-            from: packet.source(),
-            to: packet.destination(),
-        };
+        let ends =
+            Ends { macs: (identity.mac, packet.hop()), from: packet.source(), to: packet.destination() };
         let frame = frame::build(&ends, &packet.encode(identity)?);
         let failed = || format!("send by {}", self.parent);
         let parent = link::by_name(&self.netlink, &self.parent)
@@ -117,7 +114,10 @@ impl Port {
         }
     }
 
-    #[expect(deprecated, reason = "its successor is unsafe, for a promise that an owned socket keeps by itself")]
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe, for a promise that an owned socket keeps by itself"
+    )]
     async fn open(&self, index: u32) -> Result<Open> {
         let socket = self.host.run(move || packet_socket::open(index)).await??;
         let socket = AsyncFd::with_interest(socket, Interest::READABLE).context("watch a packet socket")?;

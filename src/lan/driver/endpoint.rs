@@ -27,18 +27,15 @@ pub async fn create(lan: Arc<Lan>, request: CreateEndpoint) -> Result<CreatedEnd
     let _gate = handle.gate.clone().lock_owned().await;
     let link = link_name(&request.endpoint);
 
-    let (held, bound) = tokio::join!(
-        lan.host.hold(&link, asked.mac, &network.parent),
-        handle.acquire(lan.config.dhcp_timeout)
-    );
-    let claimed = match (held, bound) {
-        (Ok(()), Ok(bound)) => {
-            let endpoint = Endpoint::new(&request.endpoint, link.clone(), None);
-            handle.claim(endpoint).await.map(|()| bound)
-        }
-        (Err(error), _) | (_, Err(error)) => Err(error),
+    let claimed = async {
+        let (_, bound) = tokio::try_join!(
+            lan.host.hold(&link, asked.mac, &network.parent),
+            handle.acquire(lan.config.dhcp_timeout)
+        )?;
+        handle.claim(Endpoint::new(&request.endpoint, link.clone(), None)).await?;
+        anyhow::Ok(bound)
     };
-    let bound = match claimed {
+    let bound = match claimed.await {
         Ok(bound) => bound,
         Err(error) => {
             // dockerd sends no DeleteEndpoint for what it could not create.
@@ -75,12 +72,14 @@ impl Asked {
         let said = request.interface.as_ref().map(|i| i.mac_address.as_str()).filter(|mac| !mac.is_empty());
         let pinned = text(&request.options, OPTION_MAC);
         let bad = |text: &str| Fault::new(Kind::Usage, format!("{text:?} cannot be the MAC of a container"));
-        let parse = |text: &str| text.parse::<Mac>().ok().filter(|mac| mac.is_usable()).ok_or_else(|| bad(text));
+        let parse =
+            |text: &str| text.parse::<Mac>().ok().filter(|mac| mac.is_usable()).ok_or_else(|| bad(text));
         let (mac, tenure) = match (pinned, said) {
             (Some(pinned), said) => {
                 let mac = parse(pinned)?;
                 if said.map(parse).transpose()?.is_some_and(|said| said != mac) {
-                    let what = format!("the container has two MACs: {pinned} and {}", said.unwrap_or_default());
+                    let what =
+                        format!("the container has two MACs: {pinned} and {}", said.unwrap_or_default());
                     return Err(Fault::new(Kind::Usage, what).into());
                 }
                 (mac, Tenure::Pinned)
@@ -120,8 +119,9 @@ pub async fn join(lan: Arc<Lan>, request: Join) -> Result<Joined> {
     }
     let sandbox = request.sandbox_key;
     handle.claim(Endpoint::new(&request.endpoint, link.clone(), Some(&sandbox))).await?;
-    lan.await_arrival(handle.clone(), key.mac, (request.endpoint, link.clone(), sandbox));
+    let happenings = lan.host.happenings();
     lan.host.hand_over(&link).await?;
+    lan.await_arrival(handle, happenings, (request.endpoint, link.clone(), sandbox));
     Ok(joined(link, &view))
 }
 

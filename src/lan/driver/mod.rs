@@ -31,7 +31,10 @@ const LONGEST: Duration = Duration::from_secs(25);
 pub fn router(lan: &Arc<Lan>) -> Router {
     let nothing = || method(lan, |_, _: Anything| async { Ok(Nothing {}) });
     let calls = [
-        ("GetCapabilities", method_of_nothing(|| Capabilities { scope: "local", connectivity_scope: "global" })),
+        (
+            "GetCapabilities",
+            method_of_nothing(|| Capabilities { scope: "local", connectivity_scope: "global" }),
+        ),
         ("CreateNetwork", method(lan, network::create)),
         ("DeleteNetwork", method(lan, network::delete)),
         ("CreateEndpoint", method(lan, endpoint::create)),
@@ -46,9 +49,9 @@ pub fn router(lan: &Arc<Lan>) -> Router {
         ("AllocateNetwork", nothing()),
         ("FreeNetwork", nothing()),
     ];
-    calls.into_iter().fold(Router::new(), |router, (name, call)| {
-        router.route(&format!("/NetworkDriver.{name}"), call)
-    })
+    calls
+        .into_iter()
+        .fold(Router::new(), |router, (name, call)| router.route(&format!("/NetworkDriver.{name}"), call))
 }
 
 /// A call with a JSON body. Its content type is not looked at: dockerd sends none, or odd ones.

@@ -69,8 +69,10 @@ fn validated(request: &CreateNetwork) -> Result<NetworkRecord, Fault> {
     // The null driver says 0.0.0.0/0; a subnet means that Docker would hand out addresses of its own.
     let pools = request.ipv4.iter().flatten();
     if let Some(pool) = pools.map(|data| &data.pool).find(|pool| !pool.is_empty() && *pool != "0.0.0.0/0") {
-        return Err(usage(format!("addresses come from the LAN's DHCP server, not from Docker's subnet {pool}"))
-            .why("--ipam-driver null is missing"));
+        return Err(usage(format!(
+            "addresses come from the LAN's DHCP server, not from Docker's subnet {pool}"
+        ))
+        .why("--ipam-driver null is missing"));
     }
     if let Some(unknown) = given.keys().find(|name| !OPTIONS.contains(name)) {
         let valid = OPTIONS.join(", ");
@@ -84,7 +86,9 @@ fn validated(request: &CreateNetwork) -> Result<NetworkRecord, Fault> {
         && parent != "..";
     match (good, parent) {
         (true, _) => Ok(NetworkRecord { id: request.network.clone(), parent: parent.to_owned() }),
-        (false, "") => Err(usage("a network needs the host interface that leads to the LAN: -o parent=".into())),
+        (false, "") => {
+            Err(usage("a network needs the host interface that leads to the LAN: -o parent=".into()))
+        }
         (false, _) => Err(usage(format!("{parent:?} is not the name of an interface"))),
     }
 }

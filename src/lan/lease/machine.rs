@@ -50,7 +50,7 @@ pub enum Event {
     /// This process took the lease over from its predecessor; no one waits.
     Resume,
     /// A server answered.
-    Reply(Reply),
+    Reply(Box<Reply>),
     /// [`Machine::deadline`] has come.
     Timer,
     /// Who waits for the address waits no longer: use what may be used.
@@ -67,8 +67,10 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     Send(Packet),
-    /// [`Machine::lease`] may be used from now on: it is new, renewed, or good though no server answered.
+    /// [`Machine::lease`] is new, or renewed, and may be used.
     Bound,
+    /// [`Machine::lease`] may be used as it is: no server answered, and its time is not over.
+    Kept,
     /// The address must not be used any more.
     Lost {
         address: Ipv4Addr,
@@ -150,7 +152,7 @@ impl Machine {
         match event {
             Event::Start => self.start(now, dice, &mut out),
             Event::Resume => self.resume(now, dice, &mut out),
-            Event::Reply(reply) => self.answered(reply, now, dice, &mut out),
+            Event::Reply(reply) => self.answered(*reply, now, dice, &mut out),
             Event::Timer if self.wake.is_some_and(|wake| now >= wake) => self.timer(now, dice, &mut out),
             Event::Timer => {}
             Event::Deadline => self.hurry(now, dice, &mut out),
@@ -252,10 +254,7 @@ impl Machine {
                     self.transmit(now, dice, out);
                 }
             }
-            (
-                State::Requesting | State::Rebooting | State::Renewing | State::Rebinding,
-                Answer::Ack,
-            ) => {
+            (State::Requesting | State::Rebooting | State::Renewing | State::Rebinding, Answer::Ack) => {
                 if let Some(grant) = reply.grant {
                     self.bind(grant, now, dice, out);
                 }
@@ -276,8 +275,7 @@ impl Machine {
 
     fn bind(&mut self, grant: Grant, now: Boottime, dice: u32, out: &mut Vec<Action>) {
         self.wish = Some(grant.address);
-        self.lease =
-            Some(Lease { grant, granted: self.exchange.requested, spent: Duration::ZERO });
+        self.lease = Some(Lease { grant, granted: self.exchange.requested, spent: Duration::ZERO });
         self.offer = None;
         self.naks = 0;
         self.state = State::Bound;
@@ -305,9 +303,8 @@ impl Machine {
 
     /// No server answers, and the lease is still good.
     fn fall_back(&mut self, now: Boottime, dice: u32, out: &mut Vec<Action>) {
-        out.push(Action::Note("no server answered; the address is used as its lease still runs".into()));
         self.state = State::Bound;
-        out.push(Action::Bound);
+        out.push(Action::Kept);
         // Not `rest`: after T1 it would only repeat at once what nobody answered.
         let end = self.lease.as_ref().and_then(Lease::expiry);
         self.wake = match self.lease.as_ref().and_then(Lease::t1) {

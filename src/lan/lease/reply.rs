@@ -128,7 +128,10 @@ impl Said {
             DhcpOption::Router(routers) => self.routers = routers,
             DhcpOption::DomainNameServer(servers) => self.dns = servers,
             DhcpOption::DomainSearch(names) => {
-                self.search = names.iter().filter_map(|n| text(n.to_string().trim_end_matches('.').as_bytes())).collect();
+                self.search = names
+                    .iter()
+                    .filter_map(|n| text(n.to_string().trim_end_matches('.').as_bytes()))
+                    .collect();
             }
             DhcpOption::InterfaceMtu(mtu) => self.mtu = Some(mtu),
             DhcpOption::NtpServers(servers) => self.ntp = servers,
