@@ -27,9 +27,8 @@ fn a_branch_becomes_a_machine_on_the_lan() {
 
     // From the host: ping, ssh with exactly the key that was reported, files.
     root().run("ping", &["-c", "1", "-W", "2", &made.address()]).ok();
-    let inside = scene
-        .ssh(&ann, &made, "id -u; hostname; systemctl is-system-running; cat demo-is-set-up; pwd")
-        .ok();
+    let inside =
+        scene.ssh(&ann, &made, "id -u; hostname; systemctl is-system-running; cat demo-is-set-up; pwd").ok();
     assert_eq!(inside.stdout, format!("40101\n{name}\nrunning\ndone\n/opt/home/ann\n"));
     scene.ssh(&ann, &made, "git -C /opt/src/demo rev-parse --abbrev-ref HEAD").ok().says("main");
     scene.ssh(&ann, &made, "/opt/demo/bin/hello").ok().says(&name);
@@ -243,5 +242,6 @@ fn image_archive_address_and_source_go_on_side_by_side() {
     }
     running.signal(rustix::process::Signal::INT);
     running.end().ends(130);
+    scene.undone();
     scene.nothing_left();
 }
