@@ -90,17 +90,13 @@ fn a_damaged_archive_is_refused_and_the_mended_one_taken() {
         ("truncated.tar.gz", good[..good.len() / 2].to_vec()),
         ("junk.tar.gz", b"this is no archive at all, whatever its name says".to_vec()),
         ("empty.tar.gz", vec![]),
+        // A format that there is, and that is not ours: bzip2.
+        ("other.tar.bz2", b"BZh91AY&SY\x94$|\x0e\x00\x00\x00\x81\x00\x03@".to_vec()),
     ] {
         let url = scene.archive(name, &bytes);
         scene.write(&format!("opt = \"{url}\""));
         refused(&scene, 1, name);
     }
-    let url = scene.archive("odd.rar", &good);
-    scene.write(&format!("opt = \"{url}\""));
-    let odd = scene.try_make(&ann(), &[]);
-    assert_ne!(odd.code, 0, "an archive of an unknown format was taken");
-    odd.says("odd.rar").helps();
-    scene.nothing_left();
     let url = scene.archive("truncated.tar.gz", &good);
     scene.write(&format!("opt = \"{url}\""));
     scene.make(&ann(), &[]);
@@ -120,9 +116,9 @@ fn an_archive_from_the_network_is_what_its_digest_says_or_nothing() {
     scene.write(&format!("opt = \"{}\"", good.url("product.tar.zst")));
     refused(&scene, 2, "sha256");
     let right = archive::sha256(&bytes);
-    for manner in [Manner::NotFound, Manner::HangsUpAfter(bytes.len() / 2)] {
+    for (manner, code) in [(Manner::NotFound, 4), (Manner::HangsUpAfter(bytes.len() / 2), 1)] {
         setting(&Web::serving(bytes.clone(), manner), &right);
-        refused(&scene, 1, "product.tar.zst");
+        refused(&scene, code, "product.tar.zst");
     }
     setting(&good, &right);
     scene.make(&ann(), &[]);
@@ -149,24 +145,24 @@ fn a_source_that_cannot_be_fetched_says_gits_words() {
     refused(&scene, 1, "/no/such/repository");
     let source = scene.repository(&[("README", 0o644, "x\n")]);
     scene.write(&format!("[[defaults.source]]\nrepo = \"{source}\"\nref = \"no-such-branch\""));
-    refused(&scene, 1, "no-such-branch");
+    refused(&scene, 4, "no-such-branch");
 }
 
 #[test]
 fn a_failing_set_up_step_keeps_the_container_and_the_same_command_retries() {
     let scene = Scene::new("setup");
-    scene.write("setup = [\"echo one >>/opt/ran\", \"echo sorry >&2; test -e /opt/mended\"]");
+    scene.write("setup = [\"echo one >>~/ran\", \"echo sorry >&2; test -e ~/mended\"]");
     scene.try_make(&ann(), &[]).ends(1).says("sorry").helps();
     let listed = scene.containers();
     assert_eq!(listed.len(), 1, "the container has to stay");
     assert_eq!(listed[0]["state"], "setup-failed");
     let name = listed[0]["name"].as_str().unwrap();
-    scene.inside(&ann(), name, "sudo touch /opt/mended").ok();
+    scene.inside(&ann(), name, "touch ~/mended").ok();
     scene.make(&ann(), &[]);
     assert_eq!(scene.containers()[0]["state"], "running");
     // Done is done.
     scene.make(&ann(), &[]);
-    let ran = scene.inside(&ann(), name, "cat /opt/ran").ok().stdout;
+    let ran = scene.inside(&ann(), name, "cat ~/ran").ok().stdout;
     assert!(ran == "one\n" || ran == "one\none\n", "the first step ran again after all was done: {ran}");
 }
 
@@ -215,8 +211,8 @@ fn whole(word: &str) -> Scene {
     scene
 }
 
-/// The steps of a make, in order (`spec::plan::Step::step`).
-const STEPS: [&str; 8] = ["image", "opt", "address", "source", "create", "start", "setup", "ready"];
+/// The steps of a make, in order (`spec::plan::Step::step`). The image is here already.
+const STEPS: [&str; 7] = ["opt", "address", "source", "create", "start", "setup", "ready"];
 
 /// Starts a make and stops it with `stop` as soon as `step` begins.
 fn stopped_at(
@@ -245,10 +241,9 @@ fn ctrl_c_in_every_step_undoes_everything() {
         let end = stopped_at(&scene, &ann(), step, |running| running.signal(Signal::INT));
         // A step that was over before the signal came is done and stays.
         if end.code == 130 {
-            let left = scene.containers();
             // Once set-up has begun the container stays, as with a step that fails.
             if !["setup", "ready"].contains(&step) {
-                assert!(left.is_empty(), "stopped at {step}, left {left:?}");
+                scene.undone();
                 scene.nothing_left();
             }
         } else {
@@ -357,8 +352,8 @@ mod alone {
     #[test]
     fn a_full_disk_is_said_and_nothing_is_half_made() {
         let scene = Scene::new("full");
-        // A store of its own that is too small: 8 MiB, over the state's directory, for one daemon's life.
-        let big = Archive::new().file("big", 0o644, &noise(32 << 20)).zst();
+        // A store that is too small, over the state's directory, for one daemon's life.
+        let big = Archive::new().file("big", 0o644, &noise(64 << 20)).zst();
         let url = scene.archive("big.tar.zst", &big);
         scene.write(&format!("opt = \"{url}\""));
         let _daemons = Daemons;
@@ -370,18 +365,20 @@ mod alone {
         world("stop", "daemon");
     }
 
-    /// A small filesystem over `/var/lib/moorage`.
+    /// A filesystem over `/var/lib/moorage`, with all that is there and a little room.
     struct SmallStore;
 
     impl SmallStore {
         fn mounted() -> SmallStore {
             let image = crate::support::world().join("storage/small.img");
-            let image = image.display();
-            root()
-                .shell(&format!(
-                    "truncate -s 24M {image}; mkfs.ext4 -q -F {image}; mount -o loop {image} /var/lib/moorage"
-                ))
-                .ok();
+            let script = format!(
+                "size=$(($(du -sm /var/lib/moorage | cut -f1) * 5 / 4 + 24)); \
+                 truncate -s ${{size}}M {image}; mkfs.ext4 -q -F {image}; mkdir -p {mount}; mount -o loop {image} {mount}; \
+                 cp -a /var/lib/moorage/. {mount}; mount --move {mount} /var/lib/moorage",
+                image = image.display(),
+                mount = image.with_extension("mount").display()
+            );
+            root().shell(&script).ok();
             SmallStore
         }
     }

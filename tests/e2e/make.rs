@@ -27,9 +27,8 @@ fn a_branch_becomes_a_machine_on_the_lan() {
 
     // From the host: ping, ssh with exactly the key that was reported, files.
     root().run("ping", &["-c", "1", "-W", "2", &made.address()]).ok();
-    let inside = scene
-        .ssh(&ann, &made, "id -u; hostname; systemctl is-system-running; cat /opt/demo/setup-done; pwd")
-        .ok();
+    let inside =
+        scene.ssh(&ann, &made, "id -u; hostname; systemctl is-system-running; cat demo-is-set-up; pwd").ok();
     assert_eq!(inside.stdout, format!("40101\n{name}\nrunning\ndone\n/opt/home/ann\n"));
     scene.ssh(&ann, &made, "git -C /opt/src/demo rev-parse --abbrev-ref HEAD").ok().says("main");
     scene.ssh(&ann, &made, "/opt/demo/bin/hello").ok().says(&name);
@@ -43,7 +42,7 @@ fn a_branch_becomes_a_machine_on_the_lan() {
     // The person's view on the host.
     let view = made.opt_directory();
     assert!(view.starts_with(format!("/opt/containers/{name}")), "{}", view.display());
-    ann.run("cat", &[view.join("demo/setup-done").to_str().unwrap()]).ok().says("done");
+    ann.run("cat", &[view.join("home/ann/demo-is-set-up").to_str().unwrap()]).ok().says("done");
     carol().run("ls", &[view.to_str().unwrap()]).ends(2);
     // The log of the run, root's own.
     let log = std::fs::read_to_string(made.log()).unwrap();
@@ -243,5 +242,6 @@ fn image_archive_address_and_source_go_on_side_by_side() {
     }
     running.signal(rustix::process::Signal::INT);
     running.end().ends(130);
+    scene.undone();
     scene.nothing_left();
 }

@@ -37,8 +37,9 @@ fn a_device_made_inside_opens_nothing() {
 fn the_store_and_the_merged_trees_are_reached_by_nobody() {
     let scene = Scene::with_product("store");
     let made = scene.make(&ann(), &[]);
-    for person in [ann(), carol()] {
-        let ls = person.run("ls", &["/var/lib/moorage"]);
+    for (person, kind) in [(ann(), "volumes"), (carol(), "volumes"), (ann(), "containers"), (ann(), "images")]
+    {
+        let ls = person.run("ls", &[&format!("/var/lib/moorage/{kind}")]);
         assert_ne!(ls.code, 0, "{}", ls.whole());
     }
     // In the person's own directory another person sees nothing, not even with the exact path.
@@ -79,7 +80,7 @@ fn links_planted_inside_lead_root_nowhere() {
 fn a_planted_git_configuration_runs_nothing_on_the_host() {
     let scene = Scene::new("gitconfig");
     let source = scene.repository(&[("README", 0o644, "source\n")]);
-    scene.write(&format!("[[defaults.source]]\nrepo = \"{source}\"\nto = \"src/product\""));
+    scene.write(&format!("[[defaults.source]]\nrepo = \"{source}\"\nto = \"/opt/src/product\""));
     let made = scene.make(&ann(), &[]);
     let name = made.name();
     scene

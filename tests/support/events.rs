@@ -1,10 +1,14 @@
 //! Programs that go on while a test does something else, and waiting for what they say.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -51,6 +55,31 @@ impl Lines {
                 }
             }
         }
+    }
+}
+
+/// Waits until something holds that is a matter of what is in `directory`: looks again whenever that changes
+/// (inotify(7)).
+#[track_caller]
+pub fn until_directory(directory: &Path, holds: impl Fn() -> bool) {
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).unwrap();
+    let flags = inotify::WatchFlags::CREATE | inotify::WatchFlags::DELETE | inotify::WatchFlags::MOVE;
+    inotify::add_watch(&watch, directory, flags).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).unwrap();
+        let happened = poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&timeout)).unwrap();
+        let list =
+            || fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+        assert!(
+            happened > 0,
+            "{} did not become as expected in {PATIENCE:?}: {:?}",
+            directory.display(),
+            list()
+        );
+        // What happened is looked at, not read.
+        while rustix::io::read(&watch, &mut [0; 4096]).is_ok_and(|length| length > 0) {}
     }
 }
 

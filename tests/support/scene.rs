@@ -175,6 +175,17 @@ impl Scene {
         }
     }
 
+    /// Waits until no operation goes on and nothing of this scene is recorded: a client that went away cancels its
+    /// operation, which then undoes itself while nobody listens.
+    #[track_caller]
+    pub fn undone(&self) {
+        let records = Path::new("/var/lib/moorage/containers");
+        let here = |name: fs::DirEntry| name.file_name().to_string_lossy().starts_with(&self.project);
+        super::events::until_directory(records, || {
+            !fs::read_dir(records).unwrap().map(|entry| entry.unwrap()).any(here)
+        });
+    }
+
     /// Nothing of this scene is left: no container, volume, mount, link, lease, record or directory.
     #[track_caller]
     pub fn nothing_left(&self) {
