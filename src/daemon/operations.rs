@@ -83,6 +83,18 @@ impl Operations {
         .map_err(|()| Fault::new(Kind::NotFound, format!("operation {id} does not wait for sources")))
     }
 
+    /// Cancels operation `id`; only for the one who began it. It goes on to undo itself, and says so to its client.
+    pub fn cancel(&self, id: &str, uid: u32) -> Result<(), Fault> {
+        let running = self.lock();
+        match running.values().find(|running| running.id == id && running.uid == uid) {
+            Some(running) => {
+                running.cancel.cancel();
+                Ok(())
+            }
+            None => Err(Fault::new(Kind::NotFound, format!("operation {id} is over"))),
+        }
+    }
+
     pub fn cancel_all(&self) {
         self.lock().values().for_each(|running| running.cancel.cancel());
     }

@@ -1,4 +1,4 @@
-//! After a start: finish or undo what the last daemon was doing.
+//! Finishing and undoing what was begun: by the last daemon, or by this one when the engine was away.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,16 +12,21 @@ use crate::container::{Intent, undo};
 /// Between two attempts while the Docker Engine is not there: it starts after us, and says so to nobody.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Takes apart what was half made and what was to be removed. Goes on until nothing is left to do.
+/// Takes apart what was half made and what was to be removed; when nothing is left, waits until something is.
 pub async fn recover(app: Arc<App>, stop: CancellationToken) {
     loop {
-        match attempt(&app).await {
-            Ok(true) => return,
-            Ok(false) => {}
-            Err(error) => tracing::debug!("recovery waits: {error:#}"),
-        }
+        let nothing_left = attempt(&app).await.unwrap_or_else(|error| {
+            tracing::debug!("recovery waits: {error:#}");
+            false
+        });
+        let pause = async {
+            match nothing_left {
+                true => app.host.leftovers.notified().await,
+                false => tokio::time::sleep(AGAIN).await,
+            }
+        };
         tokio::select! {
-            () = tokio::time::sleep(AGAIN) => {}
+            () = pause => {}
             () = stop.cancelled() => return,
         }
     }

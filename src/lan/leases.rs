@@ -182,8 +182,12 @@ impl Handle {
         self.ask(Command::Record).await
     }
 
+    /// Tells the server and forgets the lease. A keeper that ended in this moment had nothing left to give back.
     pub async fn release(&self) -> Result<()> {
-        self.ask(Command::Release).await
+        match self.ask(Command::Release).await {
+            Err(_) if self.commands.is_closed() => Ok(()),
+            other => other,
+        }
     }
 }
 
