@@ -59,15 +59,12 @@ pub struct Line {
 impl Outcome {
     /// For a terminal: one line a step.
     pub fn text(&self) -> String {
+        let line = |step: &Line| format!("{}\n    {}\n", step.text, step.shell.replace('\n', "\n    "));
         match self.steps.as_slice() {
             [] => "This host is ready, nothing to do.\n".into(),
-            steps => steps
-                .iter()
-                .map(|step| match self.dry_run {
-                    true => format!("{}\n    {}\n", step.text, step.shell.replace('\n', "\n    ")),
-                    false => format!("{}\n", step.text),
-                })
-                .collect(),
+            steps if self.dry_run => steps.iter().map(line).collect(),
+            // What was done has been said as progress.
+            _ => "This host is ready.\n".into(),
         }
     }
 }

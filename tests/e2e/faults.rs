@@ -116,7 +116,7 @@ fn an_archive_from_the_network_is_what_its_digest_says_or_nothing() {
     scene.write(&format!("opt = \"{}\"", good.url("product.tar.zst")));
     refused(&scene, 2, "sha256");
     let right = archive::sha256(&bytes);
-    for (manner, code) in [(Manner::NotFound, 4), (Manner::HangsUpAfter(bytes.len() / 2), 1)] {
+    for (manner, code) in [(Manner::NotFound, 4), (Manner::HangsUpAt(bytes.len() / 2), 1)] {
         setting(&Web::serving(bytes.clone(), manner), &right);
         refused(&scene, code, "product.tar.zst");
     }
@@ -352,7 +352,7 @@ mod alone {
     #[test]
     fn a_full_disk_is_said_and_nothing_is_half_made() {
         let scene = Scene::new("full");
-        // A store that is too small, over the state's directory, for one daemon's life.
+        // A store that is too small, for one daemon's life.
         let big = Archive::new().file("big", 0o644, &noise(64 << 20)).zst();
         let url = scene.archive("big.tar.zst", &big);
         scene.write(&format!("opt = \"{url}\""));
@@ -365,16 +365,16 @@ mod alone {
         world("stop", "daemon");
     }
 
-    /// A filesystem over `/var/lib/moorage`, with all that is there and a little room.
+    /// A filesystem over the storage, with all that is there and a little room.
     struct SmallStore;
 
     impl SmallStore {
         fn mounted() -> SmallStore {
             let image = crate::support::world().join("storage/small.img");
             let script = format!(
-                "size=$(($(du -sm /var/lib/moorage | cut -f1) * 5 / 4 + 24)); \
+                "size=$(($(du -sm /opt/containers | cut -f1) * 5 / 4 + 24)); \
                  truncate -s ${{size}}M {image}; mkfs.ext4 -q -F {image}; mkdir -p {mount}; mount -o loop {image} {mount}; \
-                 cp -a /var/lib/moorage/. {mount}; mount --move {mount} /var/lib/moorage",
+                 cp -a /opt/containers/. {mount}; mount --move {mount} /opt/containers",
                 image = image.display(),
                 mount = image.with_extension("mount").display()
             );
@@ -387,7 +387,7 @@ mod alone {
         fn drop(&mut self) {
             world("stop", "daemon");
             let image = crate::support::world().join("storage/small.img");
-            root().shell(&format!("umount /var/lib/moorage; rm -f {}", image.display())).ok();
+            root().shell(&format!("umount /opt/containers; rm -f {}", image.display())).ok();
         }
     }
 

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
     Well,
-    /// Promises everything and hangs up after this many bytes.
-    HangsUpAfter(usize),
+    /// Promises everything and hangs up at this byte of the file, however often it is asked for the rest.
+    HangsUpAt(usize),
     /// Sends this many bytes, then nothing more for as long as the client stays.
     StallsAfter(usize),
     /// Answers 404.
@@ -88,7 +88,7 @@ fn answer(mut stream: TcpStream, content: &[u8], manner: Manner) -> Option<()> {
         return Some(());
     }
     match manner {
-        Manner::HangsUpAfter(bytes) => stream.write_all(&rest[..bytes.min(rest.len())]).ok(),
+        Manner::HangsUpAt(end) => stream.write_all(&content[begin..end.max(begin)]).ok(),
         Manner::StallsAfter(bytes) => {
             stream.write_all(&rest[..bytes.min(rest.len())]).ok()?;
             stream.flush().ok()?;

@@ -23,9 +23,11 @@ const UNITS: [&str; 3] = ["moorage.socket", "moorage-plugin.socket", "moorage.se
 pub async fn apply(host: &Host, steps: &[Step], reporter: &Reporter) -> Result<()> {
     for step in steps {
         let text = step.text();
-        reporter.begin("setup", text.as_str());
+        if step.is_slow() {
+            reporter.begin("setup", text.as_str());
+        }
         one(host, step, reporter).await.with_context(|| format!("cannot {text}"))?;
-        reporter.end("setup", text.as_str());
+        reporter.end("setup", format!("{text}: done"));
     }
     Ok(())
 }
@@ -35,7 +37,9 @@ async fn one(host: &Host, step: &Step, reporter: &Reporter) -> Result<()> {
         Step::InstallEngine => install_engine(reporter).await,
         Step::StartEngine { systemd } => start_engine(*systemd, reporter).await,
         Step::InstallProgram { from } => install(from, &host.path(PROGRAM)),
-        Step::Link { name } => link(&host.path("/usr/local/bin").join(name)),
+        Step::Link { names } => {
+            names.iter().try_for_each(|name| link(&host.path("/usr/local/bin").join(name)))
+        }
         Step::CloneSite { url } => {
             let (url, directory) = (url.clone(), host.path(SITE));
             spawn_blocking(move || site::clone(&url, &directory)).await?
@@ -173,7 +177,7 @@ mod tests {
         let steps = [
             Step::Write { path: super::super::observe::SPEC, text: "unix:///x\n".into() },
             Step::InstallProgram { from: program },
-            Step::Link { name: "list-containers".into() },
+            Step::Link { names: vec!["list-containers".into()] },
         ];
         for _ in 0..2 {
             apply(&host, &steps, &Reporter::silent()).await.unwrap();

@@ -23,7 +23,7 @@ pub enum Step {
         from: PathBuf,
     },
     Link {
-        name: String,
+        names: Vec<String>,
     },
     CloneSite {
         url: String,
@@ -65,7 +65,10 @@ pub fn plan(args: &Args, seen: &Seen) -> Result<Vec<Step>> {
         steps.push(Step::InstallProgram { from: seen.program.clone() });
     }
     let missing = seen.links.iter().filter(|(_, link)| **link == Link::Missing);
-    steps.extend(missing.map(|(name, _)| Step::Link { name: name.clone() }));
+    let names: Vec<_> = missing.map(|(name, _)| name.clone()).collect();
+    if !names.is_empty() {
+        steps.push(Step::Link { names });
+    }
     steps.extend(site(args, seen)?);
     let units = files(args, seen, &parent, &mut steps)?;
     let systemd = seen.systemd;
@@ -239,7 +242,7 @@ impl Step {
             Step::InstallEngine => "install Docker Engine from this distribution's packages".into(),
             Step::StartEngine { .. } => "start the Docker Engine".into(),
             Step::InstallProgram { .. } => format!("install this program as {PROGRAM}"),
-            Step::Link { name } => format!("make the command {name}"),
+            Step::Link { names } => format!("make the commands {}", names.join(", ")),
             Step::CloneSite { url } => format!("clone the site's definitions from {url} into {SITE}"),
             Step::UpdateSite { url } => format!("bring the site's definitions up to date from {url}"),
             Step::Write { path, .. } => format!("write {path}"),
@@ -248,6 +251,11 @@ impl Step {
             Step::RestartDaemon { .. } => "restart the daemon; containers go on running".into(),
             Step::MakeNetwork { name, parent } => format!("make the Docker network {name} on {parent}"),
         }
+    }
+
+    /// Whether it takes long enough that a person wants to know what goes on.
+    pub fn is_slow(&self) -> bool {
+        !matches!(self, Step::InstallProgram { .. } | Step::Link { .. } | Step::Write { .. })
     }
 
     /// The commands a person could type instead.
@@ -259,7 +267,9 @@ impl Step {
                 "setsid dockerd >>/var/log/moorage/dockerd.log 2>&1 </dev/null &".into()
             }
             Step::InstallProgram { from } => format!("install -m 755 {} {PROGRAM}", from.display()),
-            Step::Link { name } => format!("ln -s moorage /usr/local/bin/{name}"),
+            Step::Link { names } => {
+                format!("cd /usr/local/bin && for name in {}; do ln -s moorage $name; done", names.join(" "))
+            }
             Step::CloneSite { url } => format!("git clone {url} {SITE}"),
             Step::UpdateSite { .. } => format!("git -C {SITE} pull --ff-only"),
             Step::Write { path, text } => format!("cat >{path} <<'END'\n{text}END"),

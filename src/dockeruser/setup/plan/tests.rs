@@ -43,7 +43,9 @@ fn after(mut seen: Seen, steps: &[Step]) -> Seen {
             Step::InstallEngine => seen.engine_installed = true,
             Step::StartEngine { .. } => seen.engine_answers = true,
             Step::InstallProgram { .. } => seen.binary = Binary::Installed,
-            Step::Link { name } => drop(seen.links.insert(name.clone(), Link::Ours)),
+            Step::Link { names } => {
+                seen.links.extend(names.iter().map(|name| (name.clone(), Link::Ours)));
+            }
             Step::CloneSite { url } => seen.site = Checkout::Clone { url: url.clone() },
             Step::UpdateSite { .. } => {}
             Step::Write { path, text } => {
@@ -74,7 +76,7 @@ fn a_fresh_machine_gets_everything_in_order() {
     install Docker Engine from this distribution's packages
     start the Docker Engine
     install this program as /usr/local/bin/moorage
-    make the command list-containers
+    make the commands list-containers
     write /etc/moorage/config.toml
     write /etc/docker/plugins/moorage.spec
     start the daemon
@@ -85,7 +87,7 @@ fn a_fresh_machine_gets_everything_in_order() {
     install Docker Engine from this distribution's packages
     start the Docker Engine
     install this program as /usr/local/bin/moorage
-    make the command list-containers
+    make the commands list-containers
     write /etc/moorage/config.toml
     write /etc/docker/plugins/moorage.spec
     write /etc/systemd/system/moorage.service
