@@ -7,6 +7,7 @@ use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
+use super::operations::RECOVERY;
 use crate::container::{Intent, undo};
 
 /// Between two attempts while the Docker Engine is not there: it starts after us, and says so to nobody.
@@ -43,7 +44,7 @@ async fn attempt(app: &App) -> Result<bool> {
     let mut left = false;
     for (name, record) in unfinished {
         // Busy: the person was quicker, or it is being made right now.
-        let Ok(_operation) = app.operations.begin(&name, "recovery", 0) else {
+        let Ok(_operation) = app.operations.begin_now(&name, RECOVERY, 0) else {
             left = true;
             continue;
         };

@@ -177,7 +177,7 @@ async fn make_container(
     if let Some(existing) = app.host.records.get(&name)? {
         permit(&caller, Action::Operate, &existing.spec.owner)?;
     }
-    let mut operation = app.operations.begin(&name, "make", caller.account.uid)?;
+    let mut operation = app.operations.begin(&name, "make", caller.account.uid).await?;
     let gid = match &request.spec.owner {
         Owner::Group(group) => {
             caller.groups.iter().find(|(_, name)| name == group).map_or(0, |(gid, _)| *gid)
@@ -215,7 +215,7 @@ macro_rules! verb {
         ) -> Answer<Response> {
             let record = app.permitted(&caller, $action, &typed)?;
             let name = record.spec.name.to_string();
-            let operation = app.operations.begin(&name, $verb, caller.account.uid)?;
+            let operation = app.operations.begin(&name, $verb, caller.account.uid).await?;
             let log = RunLog::open(&app.host.config.storage, &name, $verb, record.gid)?;
             Ok(events::stream((operation.id.clone(), CancellationToken::new()), move |report| {
                 let report = log.tee(&report);
