@@ -1,5 +1,7 @@
 //! start, stop, restart, remove. `make` starts through the very code here.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use super::{Host, Intent, Record, ready, undo};
@@ -43,9 +45,27 @@ pub async fn start(host: &Host, record: &Record, report: &Reporter) -> Result<Ve
     Ok(VerbResult { name: record.spec.name.clone(), state: "running".to_owned(), changed })
 }
 
+/// How long the interface may take from Docker's word that the container runs until its address answers.
+const ATTACH: Duration = Duration::from_secs(30);
+
+/// Waits until a started container has its address, on the host too.
+async fn attached(host: &Host, record: &Record) -> Result<()> {
+    let name = record.spec.name.as_str();
+    match tokio::time::timeout(ATTACH, host.lan.live(&record.network_id, record.mac)).await {
+        Ok(live) => live.map(drop),
+        Err(_) => Err(Fault::new(
+            Kind::TimedOut,
+            format!("{name} runs without an address after {} s", ATTACH.as_secs()),
+        )
+        .next(format!("show-container {name} shows the lease's journal"))
+        .into()),
+    }
+}
+
 /// Waits until a started container can be used.
 async fn up(host: &Host, record: &Record) -> Result<()> {
     let name = record.spec.name.as_str();
+    attached(host, record).await?;
     let found = engine_container(host, record).await?;
     let pid = match (found.running, found.pid) {
         (true, Some(pid)) => pid,

@@ -104,7 +104,11 @@ pub async fn all(host: &Host, operation: impl Fn(&str) -> Option<String>) -> Res
 pub async fn detail(host: &Host, record: &Record, operation: Option<String>) -> Result<ContainerDetail> {
     let name = record.spec.name.as_str();
     let engine_id = host.engine.inspect(name).await.ok().flatten().map(|found| found.engine_id);
-    let lease = lease(host, record).map(serde_json::to_value).transpose()?;
+    let mut lease = lease(host, record).map(serde_json::to_value).transpose()?;
+    if let Some(serde_json::Value::Object(lease)) = &mut lease {
+        let journal = host.lan.journal(&record.network_id, record.mac).await.unwrap_or_default();
+        lease.insert("journal".to_owned(), serde_json::to_value(journal)?);
+    }
     let (opt, volume) = (host.opt.clone(), record.opt_volume().to_owned());
     let usage = build::blocking(move || opt.usage(&volume)).await;
     Ok(ContainerDetail {

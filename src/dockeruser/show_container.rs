@@ -47,6 +47,11 @@ fn text(detail: &ContainerDetail, now: Timestamp) -> String {
         spec.limits.memory.map(|memory| format!("memory {memory}")),
         spec.limits.pids.map(|pids| format!("{pids} processes")),
     ];
+    let journal = detail.lease.iter().filter_map(|lease| lease["journal"].as_array()).flatten();
+    let journal = journal.map(|entry| {
+        let part = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+        format!("{} {}", part("at"), part("text"))
+    });
     let all = [
         ("name", container.name.to_string()),
         ("owner", container.owner.to_string()),
@@ -58,6 +63,7 @@ fn text(detail: &ContainerDetail, now: Timestamp) -> String {
         ("IPv6", lines(container.ipv6.iter().map(ToString::to_string).collect())),
         ("MAC", container.mac.to_string()),
         ("network", container.network.clone()),
+        ("lease", lines(journal.collect())),
         ("ssh", ssh),
         ("host key", detail.host_key.clone()),
         ("image", container.image.clone()),
