@@ -92,6 +92,10 @@ fn run(cli: Cli) -> Result<()> {
             Dockeruser::ShowLogs(_) => {
                 interrupt::stoppable(Silent(130).into(), async move || verb.run(&invocation).await)
             }
+            Dockeruser::MakeDevContainer(_) | Dockeruser::MakeOsContainer(_) => {
+                let token = invocation.interrupted.clone();
+                interrupt::graceful(interrupted(), token, async move || verb.run(&invocation).await)
+            }
             verb => interrupt::stoppable(interrupted(), async move || verb.run(&invocation).await),
         },
         Command::Containerauthor(verb) | Command::ContainerauthorVerb(verb) => {

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::report::progress::{self, Style};
 use crate::report::terminal::Kept;
@@ -52,6 +53,9 @@ pub struct Invocation {
     /// The daemon's socket
     #[arg(long, global = true, env = "MOORAGE_SOCKET", hide = true, default_value = crate::api::SOCKET)]
     pub socket: PathBuf,
+    /// Set by the first signal, for verbs that end in good order
+    #[arg(skip)]
+    pub interrupted: CancellationToken,
     /// The commands that are links to the binary, for `setup`
     #[arg(skip)]
     pub links: Vec<&'static str>,

@@ -26,7 +26,7 @@ impl Engine {
         let log = std::fs::File::create(at("log")).unwrap();
         let mut dockerd = Command::new("unshare")
             .args(["--mount", "--propagation", "private", "dockerd", "--bridge=none", "--iptables=false"])
-            .args(["--ip6tables=false", "--cgroup-parent=moorage-test-images"])
+            .arg("--ip6tables=false")
             .args([format!("--data-root={}", at("data")), format!("--exec-root={}", at("exec"))])
             .args([format!("--pidfile={}", at("pid")), format!("--host=unix://{}", at("socket"))])
             .env("NOTIFY_SOCKET", at("notify"))

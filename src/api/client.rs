@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{API_HEADER, API_VERSION, EnterRequest, frame};
+use super::{API_HEADER, API_VERSION, EnterRequest, OPERATION_HEADER, frame};
 use crate::report::{Event, Fault, Kind, Reporter};
 
 /// A line of events longer than this many bytes is no event.
@@ -63,7 +63,9 @@ impl Client {
     /// Begins an operation. Dropping the events cancels it.
     pub async fn stream(&self, path: &str, body: &impl Serialize) -> Result<Events> {
         let response = self.send(request(Method::POST, path), json(body)?).await?;
-        Ok(Events { body: response.into_body(), buffer: Vec::new() })
+        let operation =
+            response.headers().get(OPERATION_HEADER).and_then(|id| id.to_str().ok()).map(str::to_owned);
+        Ok(Events { operation, body: response.into_body(), buffer: Vec::new() })
     }
 
     /// Carries out an operation to its end: shows its events, returns its result.
@@ -158,6 +160,8 @@ pub fn result_of<T: DeserializeOwned>(path: &str, result: serde_json::Value) -> 
 /// What an operation says while it runs.
 #[derive(Debug)]
 pub struct Events {
+    /// The operation's id, to cancel it by; absent where it cannot be cancelled.
+    pub operation: Option<String>,
     body: Incoming,
     buffer: Vec<u8>,
 }

@@ -9,6 +9,7 @@
 //! | `POST /v1/containers` [`MakeRequest`] | events; the result is a [`MakeResult`] |
 //! | `POST /v1/containers/{typed}/start`, `/stop`, `/restart`, `/remove` | events; the result is a [`VerbResult`] |
 //! | `POST /v1/operations/{id}/source` [`SourceDone`] | `{}` |
+//! | `POST /v1/operations/{id}/cancel` | `{}`; the operation undoes itself and says so in its events |
 //! | `POST /v1/present` [`PresentRequest`] | [`Present`] |
 //! | `GET /v1/containers/{typed}/logs?follow=&lines=` | text, as it comes |
 //! | `POST /v1/containers/{typed}/enter` [`EnterRequest`], upgraded | [`frame`] |
@@ -29,5 +30,7 @@ pub const SOCKET: &str = "/run/moorage/api.sock";
 /// The header that says which wire a side speaks, and what this build speaks.
 pub const API_HEADER: &str = "moorage-api";
 pub const API_VERSION: u32 = 1;
+/// The header of a stream of events that names the operation, for `/v1/operations/{id}/cancel`.
+pub const OPERATION_HEADER: &str = "moorage-operation";
 /// The largest request body, in bytes: a specification with its licences.
 pub const BODY_LIMIT: usize = 4 << 20;

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, anyhow};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 fn runtime() -> Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context("start the runtime")
@@ -28,17 +29,35 @@ where
     W: FnOnce() -> F + Send + 'static,
     F: Future<Output = Result<()>>,
 {
-    let (cancel, cancelled) = oneshot::channel::<()>();
+    let cancelled = CancellationToken::new();
+    let cancel = cancelled.clone();
+    run(interrupted, cancel, async move || {
+        tokio::select! {
+            biased;
+            result = work() => Some(result),
+            () = cancelled.cancelled() => None,
+        }
+    })
+}
+
+/// The same for a verb that ends in good order by itself when the first signal sets `cancel`.
+pub fn graceful<W, F>(interrupted: anyhow::Error, cancel: CancellationToken, work: W) -> Result<()>
+where
+    W: FnOnce() -> F + Send + 'static,
+    F: Future<Output = Result<()>>,
+{
+    run(interrupted, cancel, async move || Some(work().await))
+}
+
+fn run<W, F>(interrupted: anyhow::Error, cancel: CancellationToken, work: W) -> Result<()>
+where
+    W: FnOnce() -> F + Send + 'static,
+    F: Future<Output = Option<Result<()>>>,
+{
     let (done, mut outcome) = oneshot::channel::<Option<Result<()>>>();
     let verb = move || {
         let result = runtime().map(|runtime| {
-            let result = runtime.block_on(async {
-                tokio::select! {
-                    biased;
-                    result = work() => Some(result),
-                    _ = cancelled => None,
-                }
-            });
+            let result = runtime.block_on(work());
             runtime.shutdown_background();
             result
         });
@@ -49,7 +68,6 @@ where
         let mut terminate = signal(SignalKind::terminate())?;
         let mut hangup = signal(SignalKind::hangup())?;
         std::thread::Builder::new().name("verb".into()).spawn(verb).context("start a thread")?;
-        let mut cancel = Some(cancel);
         loop {
             tokio::select! {
                 ended = &mut outcome => return match ended {
@@ -61,9 +79,10 @@ where
                 _ = terminate.recv() => {}
                 _ = hangup.recv() => {}
             }
-            if cancel.take().is_none() {
+            if cancel.is_cancelled() {
                 return Err(interrupted);
             }
+            cancel.cancel();
         }
     })
 }

@@ -45,6 +45,8 @@ pub struct Host {
     pub images: Records<ImageFacts>,
     /// What makes a MAC of this host differ from another's.
     pub host_id: String,
+    /// Rung when something could not be undone now and has to be tried again.
+    pub leftovers: tokio::sync::Notify,
 }
 
 impl Host {
@@ -56,7 +58,8 @@ impl Host {
     /// What is inside an image, read once.
     pub async fn facts(&self, image: &Image) -> Result<ImageFacts> {
         let key = image.id.trim_start_matches("sha256:").to_owned();
-        if let Some(facts) = self.images.get(&key)? {
+        // Only a cache: what cannot be read is looked at again.
+        if let Ok(Some(facts)) = self.images.get(&key) {
             return Ok(facts);
         }
         let facts = self.engine.look_into(image).await?;

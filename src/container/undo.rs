@@ -30,9 +30,9 @@ pub async fn take_apart(host: &Host, record: &Record) -> Vec<String> {
     }
     note("the limits".to_owned(), slice::release(Cgroup::of_this_host(), &record.id).await);
     note(format!("the lease of {}", record.mac), host.lan.release(&record.network_id, record.mac).await);
-    if remains.is_empty()
-        && let Err(error) = host.records.remove(name)
-    {
+    if !remains.is_empty() {
+        host.leftovers.notify_one();
+    } else if let Err(error) = host.records.remove(name) {
         remains.push(format!("the record of {name}: {error:#}"));
     }
     remains

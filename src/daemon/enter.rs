@@ -33,10 +33,6 @@ pub async fn enter(
     }
     let exec = process(&app, &record, &found.image_id, &wanted).await?;
     let session = app.host.engine.exec(&name, &exec).await?;
-    if let Some((columns, rows)) = wanted.terminal {
-        // A process that has ended already has no terminal to resize.
-        let _ = app.host.engine.resize(&session.id, columns, rows).await;
-    }
     tokio::spawn(async move {
         match upgrade.await {
             Ok(stream) => talk(&app, session, TokioIo::new(stream)).await,
@@ -58,14 +54,17 @@ async fn process(app: &App, record: &Record, image: &str, wanted: &EnterRequest)
     let user = wanted.user.clone().unwrap_or_else(|| record.user().to_owned());
     let mut env = wanted.env.clone();
     env.extend([format!("USER={user}"), format!("LOGNAME={user}")]);
+    let facts = match app.host.engine.image(image).await? {
+        Some(image) => Some(app.host.facts(&image).await?),
+        None => None,
+    };
     let mut command = wanted.command.clone();
     if command.is_empty() {
-        let image = app.host.engine.image(image).await?;
-        let bash = match &image {
-            Some(image) => app.host.facts(image).await?.bash,
-            None => false,
-        };
+        let bash = facts.as_ref().is_some_and(|facts| facts.bash);
         command = vec![if bash { "/bin/bash" } else { "/bin/sh" }.to_owned(), "-l".to_owned()];
+    }
+    if facts.is_some_and(|facts| facts.sh) {
+        command = through_shell(command, wanted.terminal);
     }
     Ok(Exec {
         command,
@@ -75,6 +74,15 @@ async fn process(app: &App, record: &Record, image: &str, wanted: &EnterRequest)
         terminal: wanted.terminal.is_some(),
         input: true,
     })
+}
+
+/// A shell that gives the terminal its size and then becomes the command. Engines before API 1.42 can only resize a
+/// terminal that runs already, when the command may have looked; and what cannot be run ends with a shell's own words
+/// and codes (127, 126), which engines put in several ways.
+fn through_shell(command: Vec<String>, terminal: Option<(u16, u16)>) -> Vec<String> {
+    let size = terminal.map(|(columns, rows)| format!("stty cols {columns} rows {rows} 2>/dev/null; "));
+    let script = format!("{}exec \"$@\"", size.unwrap_or_default());
+    ["/bin/sh".to_owned(), "-c".to_owned(), script, "sh".to_owned()].into_iter().chain(command).collect()
 }
 
 async fn talk(app: &App, session: Session, stream: impl AsyncRead + AsyncWrite + Send + 'static) {

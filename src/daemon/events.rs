@@ -13,14 +13,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::api::OPERATION_HEADER;
 use crate::report::{Event, Fault, Kind, Reporter};
 
 /// Events that wait for a slow client; more are left out, all but the last one.
 const WAITING: usize = 4096;
 
-/// Runs `work` in a task of its own and answers with its events. A client that goes away cancels it; the work goes on
-/// until it has undone itself.
-pub fn stream<T, F>(cancel: CancellationToken, work: impl FnOnce(Reporter) -> F) -> Response
+/// Runs `work` in a task of its own and answers with its id and its events. A client that goes away cancels it; the
+/// work goes on until it has undone itself.
+pub fn stream<T, F>((id, cancel): (String, CancellationToken), work: impl FnOnce(Reporter) -> F) -> Response
 where
     T: Serialize,
     F: Future<Output = anyhow::Result<T>> + Send + 'static,
@@ -44,6 +45,9 @@ where
     let mut response = Response::new(Body::from_stream(body));
     let json_lines = axum::http::HeaderValue::from_static("application/x-ndjson");
     response.headers_mut().insert(axum::http::header::CONTENT_TYPE, json_lines);
+    if let Ok(id) = axum::http::HeaderValue::from_str(&id) {
+        response.headers_mut().insert(OPERATION_HEADER, id);
+    }
     response
 }
 

@@ -13,7 +13,9 @@ mod recover;
 mod routes;
 mod serve;
 
-use std::path::PathBuf;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,8 +84,16 @@ pub fn run(args: &Args) -> Result<()> {
         .block_on(serve(args))
 }
 
+/// Records hold host keys and licences: nobody but root enters their directory, whoever made it.
+fn private(state: &Path) -> Result<()> {
+    std::fs::create_dir_all(state)
+        .and_then(|()| std::fs::set_permissions(state, Permissions::from_mode(0o700)))
+        .with_context(|| format!("make {} private", state.display()))
+}
+
 async fn serve(args: &Args) -> Result<()> {
     let _lock = listen::only_one(&args.run)?;
+    private(&args.state)?;
     let config = HostConfig::load_trusted(&args.config)?;
     // The drivers answer dockerd at once; what they had in hand is adopted while they do.
     let lan = Lan::start(lan::Config {
@@ -105,6 +115,7 @@ async fn serve(args: &Args) -> Result<()> {
             engine: Engine::of_this_host(),
             lan: lan.clone(),
             opt: opt.clone(),
+            leftovers: tokio::sync::Notify::new(),
             config,
         },
         operations: Operations::default(),

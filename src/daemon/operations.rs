@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -9,6 +10,11 @@ use tokio_util::sync::CancellationToken;
 use crate::api::SourceDone;
 use crate::container::record::random_hex;
 use crate::report::{Fault, Kind};
+
+/// The daemon's own operation: undoing or finishing what was interrupted.
+pub const RECOVERY: &str = "recovery";
+/// How long a command waits for an earlier one to be undone: an engine may take its time to stop a container.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// All operations in progress, by container name.
 #[derive(Clone)]
@@ -29,6 +35,13 @@ struct Running {
     verb: &'static str,
     cancel: CancellationToken,
     staged: Option<oneshot::Sender<SourceDone>>,
+}
+
+impl Running {
+    /// Whether it is on its way back to nothing.
+    fn is_ending(&self) -> bool {
+        self.cancel.is_cancelled() || self.verb == RECOVERY
+    }
 }
 
 /// One operation; ends when dropped.
@@ -52,8 +65,24 @@ impl Operations {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins `verb` on container `name`; a fault when another is in progress there.
-    pub fn begin(&self, name: &str, verb: &'static str, uid: u32) -> Result<Operation, Fault> {
+    /// Begins `verb` on container `name`. Waits while an earlier operation there is being undone, so that the same
+    /// command, typed again after an interruption, goes on from a clean state; a fault when another is in progress.
+    pub async fn begin(&self, name: &str, verb: &'static str, uid: u32) -> Result<Operation, Fault> {
+        let mut count = self.count.subscribe();
+        let undone = async {
+            while self.lock().get(name).is_some_and(Running::is_ending) {
+                if count.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // Past that the fault below says what is in the way.
+        let _ = tokio::time::timeout(PATIENCE, undone).await;
+        self.begin_now(name, verb, uid)
+    }
+
+    /// The same without waiting.
+    pub fn begin_now(&self, name: &str, verb: &'static str, uid: u32) -> Result<Operation, Fault> {
         let mut running = self.lock();
         if let Some(other) = running.get(name) {
             return Err(Fault::new(Kind::Failed, format!("{name} is busy: {} is in progress", other.verb))
@@ -81,6 +110,18 @@ impl Operations {
             None => Err(()),
         }
         .map_err(|()| Fault::new(Kind::NotFound, format!("operation {id} does not wait for sources")))
+    }
+
+    /// Cancels operation `id`; only for the one who began it. It goes on to undo itself, and says so to its client.
+    pub fn cancel(&self, id: &str, uid: u32) -> Result<(), Fault> {
+        let running = self.lock();
+        match running.values().find(|running| running.id == id && running.uid == uid) {
+            Some(running) => {
+                running.cancel.cancel();
+                Ok(())
+            }
+            None => Err(Fault::new(Kind::NotFound, format!("operation {id} is over"))),
+        }
     }
 
     pub fn cancel_all(&self) {

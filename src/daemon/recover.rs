@@ -1,4 +1,4 @@
-//! After a start: finish or undo what the last daemon was doing.
+//! Finishing and undoing what was begun: by the last daemon, or by this one when the engine was away.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,21 +7,27 @@ use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
+use super::operations::RECOVERY;
 use crate::container::{Intent, undo};
 
 /// Between two attempts while the Docker Engine is not there: it starts after us, and says so to nobody.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Takes apart what was half made and what was to be removed. Goes on until nothing is left to do.
+/// Takes apart what was half made and what was to be removed; when nothing is left, waits until something is.
 pub async fn recover(app: Arc<App>, stop: CancellationToken) {
     loop {
-        match attempt(&app).await {
-            Ok(true) => return,
-            Ok(false) => {}
-            Err(error) => tracing::debug!("recovery waits: {error:#}"),
-        }
+        let nothing_left = attempt(&app).await.unwrap_or_else(|error| {
+            tracing::debug!("recovery waits: {error:#}");
+            false
+        });
+        let pause = async {
+            match nothing_left {
+                true => app.host.leftovers.notified().await,
+                false => tokio::time::sleep(AGAIN).await,
+            }
+        };
         tokio::select! {
-            () = tokio::time::sleep(AGAIN) => {}
+            () = pause => {}
             () = stop.cancelled() => return,
         }
     }
@@ -38,7 +44,7 @@ async fn attempt(app: &App) -> Result<bool> {
     let mut left = false;
     for (name, record) in unfinished {
         // Busy: the person was quicker, or it is being made right now.
-        let Ok(_operation) = app.operations.begin(&name, "recovery", 0) else {
+        let Ok(_operation) = app.operations.begin_now(&name, RECOVERY, 0) else {
             left = true;
             continue;
         };

@@ -83,6 +83,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/containers/{typed}/logs", get(show_logs))
         .route("/v1/containers/{typed}/enter", post(enter_container))
         .route("/v1/operations/{id}/source", post(source))
+        .route("/v1/operations/{id}/cancel", post(cancel))
         .route("/v1/plan", post(show_plan))
         .route("/v1/present", post(present))
         .route("/v1/leases", get(leases))
@@ -176,7 +177,7 @@ async fn make_container(
     if let Some(existing) = app.host.records.get(&name)? {
         permit(&caller, Action::Operate, &existing.spec.owner)?;
     }
-    let mut operation = app.operations.begin(&name, "make", caller.account.uid)?;
+    let mut operation = app.operations.begin(&name, "make", caller.account.uid).await?;
     let gid = match &request.spec.owner {
         Owner::Group(group) => {
             caller.groups.iter().find(|(_, name)| name == group).map_or(0, |(gid, _)| *gid)
@@ -184,7 +185,7 @@ async fn make_container(
         Owner::Person(_) => caller.account.gid,
     };
     let log = RunLog::open(&app.host.config.storage, &name, "make", gid)?;
-    Ok(events::stream(operation.cancel.clone(), move |report| {
+    Ok(events::stream((operation.id.clone(), operation.cancel.clone()), move |report| {
         let report = log.tee(&report);
         let wanted = Make {
             caller,
@@ -214,9 +215,9 @@ macro_rules! verb {
         ) -> Answer<Response> {
             let record = app.permitted(&caller, $action, &typed)?;
             let name = record.spec.name.to_string();
-            let operation = app.operations.begin(&name, $verb, caller.account.uid)?;
+            let operation = app.operations.begin(&name, $verb, caller.account.uid).await?;
             let log = RunLog::open(&app.host.config.storage, &name, $verb, record.gid)?;
-            Ok(events::stream(CancellationToken::new(), move |report| {
+            Ok(events::stream((operation.id.clone(), CancellationToken::new()), move |report| {
                 let report = log.tee(&report);
                 async move {
                     // Another operation may have ended between the look-up and ours.
@@ -244,6 +245,15 @@ async fn source(
 ) -> Answer<Json<serde_json::Value>> {
     let done: SourceDone = body(&bytes)?;
     app.operations.staged(&id, caller.account.uid, done)?;
+    Ok(Json(serde_json::json!({})))
+}
+
+async fn cancel(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Answer<Json<serde_json::Value>> {
+    app.operations.cancel(&id, caller.account.uid)?;
     Ok(Json(serde_json::json!({})))
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::definitions::{Person, members, public_keys};
 use super::{each, view};
@@ -76,23 +77,36 @@ pub async fn run(spec: ContainerSpec, wishes: &Wishes, invocation: &Invocation) 
         let why = "there is no public key of yours in ~/.ssh or in the site, so ssh will not let you in";
         reporter.warning(format!("{why} (make one with ssh-keygen -t ed25519)"));
     }
-    let result = follow(&client, &request, &reporter).await?;
+    let result = follow(&client, &request, &reporter, &invocation.interrupted).await?;
     // The bars have to be gone before the result is printed.
     drop(reporter);
     invocation.print(&result, text)
 }
 
-/// Follows the daemon to the end, and checks the source out when it says where.
-async fn follow(client: &Client, request: &MakeRequest, reporter: &Reporter) -> Result<MakeResult> {
+/// Follows the daemon to the end, and checks the source out when it says where. Interrupted, it has the daemon undo
+/// what was begun and stays until that is done.
+async fn follow(
+    client: &Client,
+    request: &MakeRequest,
+    reporter: &Reporter,
+    interrupted: &CancellationToken,
+) -> Result<MakeResult> {
     let path = "/v1/containers";
     let mut events = client.stream(path, request).await?;
     let mut checkouts = FuturesUnordered::new();
+    let mut cancelled = false;
     loop {
         tokio::select! {
             biased;
+            () = interrupted.cancelled(), if !cancelled => {
+                cancelled = true;
+                checkouts.clear();
+                cancel(client, events.operation.as_deref()).await?;
+            }
             event = events.next() => match event? {
                 Event::Done { result } => return client::result_of(path, result),
                 Event::Failed { fault } => return Err(fault.into()),
+                Event::Staging { .. } if cancelled => {}
                 Event::Staging { operation, directory } => {
                     checkouts.push(check_out(client, request, operation, directory, reporter));
                 }
@@ -100,6 +114,15 @@ async fn follow(client: &Client, request: &MakeRequest, reporter: &Reporter) -> 
             },
             Some(told) = checkouts.next(), if !checkouts.is_empty() => told?,
         }
+    }
+}
+
+/// Cancels the operation. One that is over meanwhile says by its events how it ended.
+async fn cancel(client: &Client, operation: Option<&str>) -> Result<()> {
+    let Some(id) = operation else { return Ok(()) };
+    match client.post::<Value>(&format!("/v1/operations/{id}/cancel"), &Value::Null).await {
+        Err(error) if Fault::of(&error).kind == Kind::NotFound => Ok(()),
+        other => other.map(drop),
     }
 }
 

@@ -28,6 +28,7 @@ pub struct ImageFacts {
     /// The path of its init (systemd), if it has one.
     pub init: Option<String>,
     pub sshd: bool,
+    pub sh: bool,
     pub bash: bool,
     pub sudoers: bool,
     pub passwd: String,
@@ -114,6 +115,7 @@ impl Engine {
         Ok(ImageFacts {
             init,
             sshd: self.has_file(probe, "/usr/sbin/sshd").await?,
+            sh: self.has_file(probe, "/bin/sh").await?,
             bash: self.has_file(probe, "/bin/bash").await?,
             sudoers: self.has_file(probe, "/etc/sudoers.d").await?,
             passwd: text("/etc/passwd").await?,

@@ -153,7 +153,9 @@ async fn bootstrap(build: Build<'_>, definition: &BaseDefinition, work: &Path, r
     let status = child.wait().await.context("wait for mmdebstrap")?;
     match status.success() {
         true => Ok(()),
-        false => Err(tail.fault(format!("mmdebstrap could not make {}: {status}", definition.name)).into()),
+        false => Err(tail
+            .fault(format!("mmdebstrap could not make {}", definition.name), Some(status.to_string()))
+            .into()),
     }
 }
 

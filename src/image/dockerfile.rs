@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result};
+use bollard::errors::Error;
 use bollard::query_parameters::BuildImageOptions;
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
@@ -151,7 +152,7 @@ async fn one(build: Build<'_>, definition: &ImageDefinition, on: &On) -> Result<
     let body = bollard::body_full(Bytes::from(archive));
     let mut said = std::pin::pin!(docker.build_image(options, None, Some(body)));
     let mut tail = Tail::default();
-    let failed = |tail: Tail, why: String| tail.fault(format!("{reference} could not be built")).why(why);
+    let failed = |tail: Tail, why: String| tail.fault(format!("{reference} could not be built"), Some(why));
     loop {
         match said.try_next().await {
             Ok(None) => break,
@@ -166,6 +167,7 @@ async fn one(build: Build<'_>, definition: &ImageDefinition, on: &On) -> Result<
                     return Err(failed(tail, error.message.unwrap_or_default()).into());
                 }
             }
+            Err(Error::DockerStreamError { error }) => return Err(failed(tail, error).into()),
             Err(error) => return Err(failed(tail, error.to_string()).into()),
         }
     }

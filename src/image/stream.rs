@@ -19,7 +19,8 @@ pub(super) struct Tail {
 
 impl Tail {
     pub fn line(&mut self, report: &Reporter, line: String) {
-        let line = line.trim_end().to_owned();
+        // The builder colours what a step says on stderr.
+        let line = console::strip_ansi_codes(&line).trim_end().to_owned();
         if line.is_empty() {
             return;
         }
@@ -40,9 +41,30 @@ impl Tail {
         }
     }
 
-    pub fn fault(self, what: String) -> Fault {
+    /// A failure, with why where that is known, and the last that was said before it.
+    pub fn fault(self, what: String, why: Option<String>) -> Fault {
         let mut fault = Fault::new(Kind::Failed, what);
-        fault.why = self.last.into_iter().chain(Some(self.open).filter(|open| !open.is_empty())).collect();
+        let open = Some(self.open).filter(|open| !open.is_empty());
+        fault.why = why.into_iter().chain(self.last).chain(open).collect();
         fault
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_put_together_and_the_last_are_kept() {
+        let report = Reporter::silent();
+        let mut tail = Tail::default();
+        for number in 0..20 {
+            tail.piece(&report, "li");
+            tail.piece(&report, &format!("ne {number}\n\n\u{1b}[91m"));
+        }
+        tail.piece(&report, "end");
+        let fault = tail.fault("x".into(), Some("y".into()));
+        assert_eq!(fault.why.len(), 1 + KEPT + 1);
+        assert_eq!((fault.why[0].as_str(), fault.why[KEPT].as_str()), ("y", "line 19"));
     }
 }

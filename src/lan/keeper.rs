@@ -132,6 +132,9 @@ impl Keeper {
                     },
                 },
             };
+            if event == Event::Timer {
+                self.look_for_the_container().await;
+            }
             self.happen(event).await;
             if self.machine.deadline().is_none() && self.machine.lease().is_none() && self.is_idle() {
                 // A foreign container's lease ran out while it was stopped.
@@ -171,6 +174,20 @@ impl Keeper {
         }
         self.happen(Event::Resume).await;
         self.catch_up().await;
+    }
+
+    /// Parks the lease of a container that ended without a word: after a crash dockerd says no Leave. No answer by
+    /// unicast would reach it any more.
+    async fn look_for_the_container(&mut self) {
+        let sandbox = self.record.endpoint.as_ref().and_then(|endpoint| endpoint.sandbox.clone());
+        if self.machine.attached()
+            && let Some(sandbox) = sandbox
+            && matches!(Inside::find(&sandbox, self.record.mac).await, Ok(None))
+        {
+            self.record.note("its container ended, and dockerd did not say so");
+            self.forget_endpoint().await;
+            self.happen(Event::Parked).await;
+        }
     }
 
     async fn is_on_the_way(&self, link: &str) -> bool {

@@ -144,11 +144,11 @@ impl Handle {
 
     fn unanswered(&self, wait: Duration) -> Fault {
         let view = self.view();
+        let name = if view.hostname.is_empty() { "a container" } else { &view.hostname };
         let fault = Fault::new(
             Kind::TimedOut,
             format!(
-                "no DHCP server gave {} ({}) an address on {} within {} s",
-                view.hostname,
+                "no DHCP server gave {name} ({}) an address on {} within {} s",
                 view.mac,
                 view.parent,
                 wait.as_secs_f32()
@@ -182,8 +182,12 @@ impl Handle {
         self.ask(Command::Record).await
     }
 
+    /// Tells the server and forgets the lease. A keeper that ended in this moment had nothing left to give back.
     pub async fn release(&self) -> Result<()> {
-        self.ask(Command::Release).await
+        match self.ask(Command::Release).await {
+            Err(_) if self.commands.is_closed() => Ok(()),
+            other => other,
+        }
     }
 }
 

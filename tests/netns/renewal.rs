@@ -36,6 +36,23 @@ fn leases_are_renewed_in_use_and_parked() {
 }
 
 #[test]
+fn a_container_that_ended_without_a_word_is_parked_when_its_renewal_is_due() {
+    world::run(|world| async move {
+        let server = Server::with(&world, POOL, &SOON);
+        let (lan, dockerd) = world.ready().await;
+        let container = dockerd.run("e1", MAC).await;
+        let address = until(&lan, MAC, |view| view.is_live()).await.address;
+        container.end();
+        until(&lan, MAC, |view| !view.attached).await;
+        let acks = server.count("DHCPACK(");
+        server.wait_for("DHCPACK(", acks + 1);
+        assert_eq!(until(&lan, MAC, |view| view.state == State::Bound).await.address, address);
+        assert!(!sh("ip route").contains(&address.unwrap().to_string()));
+        assert_eq!(server.count("DHCPDISCOVER("), 1);
+    });
+}
+
+#[test]
 fn a_running_container_moves_to_the_address_that_the_server_wants() {
     world::run(|world| async move {
         let server = Server::with(&world, POOL, &SOON);

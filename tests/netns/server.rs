@@ -4,12 +4,14 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::world::{LAN, SOON, World};
 
 pub struct Server {
     child: Child,
+    listener: Option<JoinHandle<()>>,
     log: Arc<(Mutex<Vec<String>>, Condvar)>,
     leases: PathBuf,
 }
@@ -23,10 +25,12 @@ impl Server {
     /// One with another range and further options. Answers when this returns.
     pub fn with(world: &World, range: &str, options: &[&str]) -> Server {
         let leases = world.path("dnsmasq.leases");
-        // `setpriv`: it must not outlive this test however that ends.
+        // It must not outlive this test however that ends. It drops the signal of its parent's death together with
+        // its capabilities, so that its parent is a shell, the first of a PID namespace that ends with it.
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "nsenter"])
             .arg(format!("--net={}", world.path("lan").display()))
+            .args(["unshare", "--pid", "--kill-child", "sh", "-c", "\"$@\"; :", "sh"])
             .args(["dnsmasq", "--keep-in-foreground", "--log-facility=-", "--log-dhcp", "--user=root"])
             .args(["--conf-file=/dev/null", "--pid-file=", "--port=0", "--no-hosts", "--no-resolv"])
             .args(["--no-ping", "--bind-interfaces", "--except-interface=lo"])
@@ -39,13 +43,13 @@ impl Server {
             .unwrap();
         let log: Arc<(Mutex<Vec<String>>, Condvar)> = Arc::default();
         let (lines, sink) = (BufReader::new(child.stderr.take().unwrap()), log.clone());
-        std::thread::spawn(move || {
+        let listener = std::thread::spawn(move || {
             for line in lines.lines().map_while(Result::ok) {
                 sink.0.lock().unwrap().push(line);
                 sink.1.notify_all();
             }
         });
-        let server = Server { child, log, leases };
+        let server = Server { child, listener: Some(listener), log, leases };
         server.wait_for("sockets bound", 1);
         server
     }
@@ -81,5 +85,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Its last line is its end: then another one can bind its port.
+        let _ = self.listener.take().map(JoinHandle::join);
     }
 }

@@ -27,6 +27,13 @@ pub struct World {
     pub directory: tempfile::TempDir,
 }
 
+impl Drop for World {
+    fn drop(&mut self) {
+        // A file with a namespace mounted on it cannot be removed.
+        let _ = try_sh(&format!("umount --lazy {}/* 2>&1", self.directory.path().display()));
+    }
+}
+
 /// Runs a test in a world of its own.
 pub fn run<F: Future<Output = ()>>(test: impl FnOnce(World) -> F) {
     assert!(rustix::process::geteuid().is_root(), "the tests of the LAN driver need root");
