@@ -1,9 +1,16 @@
 //! Taking a container apart: after a failed make, and for `remove-container`. Every step may find its thing gone.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
-use super::{Host, Record, slice};
-use crate::engine::Cgroup;
+use super::{Host, Record, build, slice};
+use crate::engine::{Cgroup, InUse};
+use crate::report::{Fault, Kind};
+
+/// How often and how far apart an engine is asked again that still uses what is to go.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Removes all that belongs to `record`, goes on when a step fails, and answers what could not be removed. The record
 /// itself goes last, and only when nothing is left: what remains is tried again when the daemon starts.
@@ -16,17 +23,14 @@ pub async fn take_apart(host: &Host, record: &Record) -> Vec<String> {
             remains.push(format!("{what}: {error:#}"));
         }
     };
-    note(format!("the container {name}"), engine_container(host, record).await);
-    let volumes = (0..record.spec.mounts.len()).map(|index| record.mount_volume(index));
-    for volume in volumes.chain([record.opt_volume().to_owned()]) {
-        let removed = match host.engine.remove_volume(&volume).await {
-            Ok(()) => {
-                let (opt, name) = (host.opt.clone(), volume.clone());
-                super::build::blocking(move || opt.remove_volume(&name)).await
-            }
-            Err(error) => Err(error),
-        };
-        note(format!("the volume {volume}"), removed);
+    let volumes: Vec<String> = (0..record.spec.mounts.len())
+        .map(|index| record.mount_volume(index))
+        .chain([record.opt_volume().to_owned()])
+        .collect();
+    note(format!("the container {name}"), out_of_the_engine(host, record, &volumes).await);
+    for volume in volumes {
+        let (opt, name) = (host.opt.clone(), volume.clone());
+        note(format!("the volume {volume}"), build::blocking(move || opt.remove_volume(&name)).await);
     }
     note("the limits".to_owned(), slice::release(Cgroup::of_this_host(), &record.id).await);
     note(format!("the lease of {}", record.mac), host.lan.release(&record.network_id, record.mac).await);
@@ -36,6 +40,28 @@ pub async fn take_apart(host: &Host, record: &Record) -> Vec<String> {
         remains.push(format!("the record of {name}: {error:#}"));
     }
     remains
+}
+
+/// Removes the container and its volumes from the engine. An engine that was creating the container when its caller
+/// went away goes on for a while: until it has ended, the container cannot be seen and its volumes are in use.
+async fn out_of_the_engine(host: &Host, record: &Record, volumes: &[String]) -> Result<()> {
+    let mut tries = 0;
+    loop {
+        engine_container(host, record).await?;
+        let mut in_use = None;
+        for volume in volumes {
+            if let Err(InUse(why)) = host.engine.remove_volume(volume).await? {
+                in_use = Some(why);
+            }
+        }
+        let Some(why) = in_use else { return Ok(()) };
+        tries += 1;
+        if tries == TRIES {
+            return Err(Fault::new(Kind::Failed, "the engine still uses its volumes").why(why).into());
+        }
+        // An engine says nothing when it gives a container up that it never finished creating.
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// A container of that name which is not ours stays.

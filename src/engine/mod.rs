@@ -21,7 +21,7 @@ pub use container::{Cgroup, Create, Found, Init, Volume};
 pub use exec::{Exec, Piece, Session, SessionInput, SessionOutput};
 pub use files::File;
 pub use image::{Image, ImageFacts};
-pub use network::Network;
+pub use network::{InUse, Network};
 
 /// The label of everything in Docker that is ours; its value is the record's id.
 pub const LABEL: &str = "moorage.id";

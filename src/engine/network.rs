@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
+use bollard::errors::Error;
 use bollard::models::{Ipam, NetworkCreateRequest, VolumeCreateRequest};
 use bollard::query_parameters::RemoveVolumeOptionsBuilder;
 
@@ -14,6 +15,10 @@ pub struct Network {
     pub driver: String,
     pub options: HashMap<String, String>,
 }
+
+/// A volume that a container holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InUse(pub String);
 
 impl Engine {
     pub async fn network(&self, name: &str) -> Result<Option<Network>> {
@@ -61,11 +66,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes Docker forget the volume; one that it does not know is no error.
-    pub async fn remove_volume(&self, name: &str) -> Result<()> {
+    /// Makes Docker forget the volume; one that it does not know is no error. `Err` with the engine's words where it is
+    /// in use.
+    pub async fn remove_volume(&self, name: &str) -> Result<Result<(), InUse>> {
         let options = RemoveVolumeOptionsBuilder::default().force(true).build();
-        let answer = self.docker().await?.remove_volume(name, Some(options)).await;
-        found(answer, format!("remove the volume {name}"))?;
-        Ok(())
+        match self.docker().await?.remove_volume(name, Some(options)).await {
+            Err(Error::DockerResponseServerError { status_code: 409, message }) => Ok(Err(InUse(message))),
+            answer => Ok(Ok(found(answer, format!("remove the volume {name}"))?.unwrap_or_default())),
+        }
     }
 }
