@@ -10,11 +10,10 @@ start_lan() {
     LAB_PARENT=$(lab_parent "$lab") || fail "start-lab did not say what the parent interface is: $lab"
     export LAB_PARENT
     moorage setup --yes --parent "$LAB_PARENT"
-    if [ $# -gt 0 ]; then
-        world stop daemon
-        printf '%s\n' "$@" >>/etc/moorage/config.toml
-        world start daemon
-    fi
+    world stop daemon
+    # Below the world's own control group, so that it can be found and removed with it.
+    printf '%s\n' "cgroup = \"$MOORAGE_WORLD_CGROUP/moorage\"" "$@" >>/etc/moorage/config.toml
+    world start daemon
 }
 
 # lab_parent JSON: the parent interface in what `start-lab --format json` printed.

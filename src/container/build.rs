@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::identity::{authorized_keys, below_opt, root_files};
 use super::{Caller, Host, Record, check, slice};
 use crate::api::SourceDone;
-use crate::engine::{Cgroup, Create, File, Image, ImageFacts, Init, Volume};
+use crate::engine::{Create, File, Image, ImageFacts, Init, View, Volume};
 use crate::lan::LeaseView;
 use crate::opt::{Layer, Staging, Upper, ViewOwner, VolumeRequest};
 use crate::report::{Event, Fault, Kind, Reporter};
@@ -153,8 +153,11 @@ pub async fn engine_container(
     for volume in &volumes {
         host.engine.create_volume(&volume.name, &record.id).await?;
     }
-    let create = engine_create(host, record, (image, facts), lease, volumes);
-    slice::confine(create.cgroup, &record.id, &create.limits).await?;
+    let cgroups = host.engine.cgroups(&host.config.cgroup).await?;
+    let create = engine_create(host, record, (image, facts), lease, (volumes, cgroups.view(&record.id)));
+    if facts.init.is_some() {
+        slice::confine(&cgroups, &record.id, &create.limits).await?;
+    }
     host.engine.create(&create).await?;
     let files: Vec<File> = root_files(record, facts);
     host.engine.put_files(name, &files).await
@@ -165,7 +168,7 @@ fn engine_create(
     record: &Record,
     (image, facts): (&Image, &ImageFacts),
     lease: &LeaseView,
-    volumes: Vec<Volume>,
+    (volumes, cgroups): (Vec<Volume>, View),
 ) -> Create {
     let spec = &record.spec;
     let mut limits = spec.limits.clone();
@@ -182,7 +185,7 @@ fn engine_create(
             None => Init::Docker { command: image.command.clone() },
         },
         stop_signal: image.stop_signal.clone(),
-        cgroup: Cgroup::of_this_host(),
+        cgroups,
         network: spec.network.clone(),
         mac: record.mac,
         dns: lease.dns.clone(),

@@ -21,6 +21,8 @@ pub struct Places {
     pub parent: String,
     pub mac: Mac,
     pub user: String,
+    /// What its init sees of the control groups, as flags of `docker create`.
+    pub cgroups: Vec<String>,
 }
 
 /// The ordered plan.
@@ -86,7 +88,7 @@ pub fn plan(spec: &ContainerSpec, present: &Present, places: &Places) -> Plan {
                 "mount -t overlay overlay -o redirect_dir=on,index=off,metacopy=off,xino=off,lowerdir={lower},\
                  upperdir={volume}/upper,workdir={volume}/work {volume}/merged"
             ),
-            docker_create(spec, &format!("{volume}/merged")),
+            docker_create(spec, &format!("{volume}/merged"), &places.cgroups),
         ],
     );
     add(3, "start", format!("start {name}"), start_by_hand(name, places));
@@ -112,7 +114,7 @@ fn unpack(url: &str) -> &'static str {
     }
 }
 
-fn docker_create(spec: &ContainerSpec, opt: &str) -> String {
+fn docker_create(spec: &ContainerSpec, opt: &str, cgroups: &[String]) -> String {
     let name = spec.name.as_str();
     let mut words: Vec<String> =
         ["docker", "create", "--name", name, "--hostname", name, "--network", "none"]
@@ -124,8 +126,6 @@ fn docker_create(spec: &ContainerSpec, opt: &str) -> String {
     for capability in &spec.capabilities {
         flag("--cap-add", capability.clone());
     }
-    flag("--cgroupns", "host".into());
-    flag("-v", "/sys/fs/cgroup:/sys/fs/cgroup:ro".into());
     for tmpfs in ["/run:exec,mode=755", "/run/lock", "/tmp:exec,mode=1777"] {
         flag("--tmpfs", tmpfs.into());
     }
@@ -149,6 +149,7 @@ fn docker_create(spec: &ContainerSpec, opt: &str) -> String {
     if let Some(pids) = spec.limits.pids {
         flag("--pids-limit", pids.to_string());
     }
+    words.extend_from_slice(cgroups);
     words.push(quoted(&spec.image));
     words.join(" ")
 }
@@ -181,7 +182,13 @@ mod tests {
 
     fn places() -> Places {
         let mac = Mac([2, 0, 0, 0, 0, 1]);
-        Places { storage: "/opt/containers".into(), parent: "eth0".into(), mac, user: "ann".into() }
+        Places {
+            storage: "/opt/containers".into(),
+            parent: "eth0".into(),
+            mac,
+            user: "ann".into(),
+            cgroups: vec!["--cgroupns host".into()],
+        }
     }
 
     fn steps(present: &Present) -> Vec<String> {

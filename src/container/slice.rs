@@ -1,20 +1,16 @@
-//! The ceilings of a container on a cgroup v2 host.
+//! The ceilings of a container on a cgroup v2 host, and what is left of control groups when it is gone.
 //!
-//! systemd inside needs to write its own subtree, and whoever may write a group may raise its limits. So the engine puts
-//! the container into an inner slice, which it may write, and the limits sit on that slice's parent, which it cannot
-//! reach. On cgroup v1 the container sees its groups read-only and the engine's own limits hold.
+//! The engine's own limits sit on a group that systemd inside may write (`engine::cgroup`), so there they are set on that
+//! group's parent too. On cgroup v1 the container sees its limits read-only and the engine's hold.
+
+use std::io::ErrorKind;
 
 use anyhow::{Context as _, Result};
 use tokio::process::Command;
 
-use crate::engine::Cgroup;
+use crate::engine::{Cgroups, Driver, Version};
 use crate::report::{Fault, Kind};
 use crate::spec::Limits;
-
-/// The slice that carries the limits of the container with record `id`.
-fn outer(id: &str) -> String {
-    format!("moorage-{id}.slice")
-}
 
 /// What `systemctl set-property` is told (systemd.resource-control(5)).
 fn properties(limits: &Limits) -> Vec<String> {
@@ -25,21 +21,41 @@ fn properties(limits: &Limits) -> Vec<String> {
 }
 
 /// Sets the limits; they hold over reboots.
-pub async fn confine(cgroup: Cgroup, id: &str, limits: &Limits) -> Result<()> {
+pub async fn confine(cgroups: &Cgroups, id: &str, limits: &Limits) -> Result<()> {
     let properties = properties(limits);
-    if cgroup == Cgroup::V1 || properties.is_empty() {
-        return Ok(());
+    match (cgroups.version, cgroups.driver) {
+        (Version::V1, _) => Ok(()),
+        (Version::V2, Driver::Systemd) => {
+            let slice = outer(cgroups, id);
+            systemctl(["set-property", &slice].into_iter().chain(properties.iter().map(String::as_str))).await
+        }
+        (Version::V2, Driver::Cgroupfs) => {
+            Err(Fault::new(Kind::Missing, "on cgroup v2 Docker has to use its systemd cgroup driver")
+                .why("with cgroupfs a container could raise its own limits")
+                .next("remove native.cgroupdriver from /etc/docker/daemon.json and restart dockerd")
+                .into())
+        }
     }
-    let slice = outer(id);
-    systemctl(["set-property", &slice].into_iter().chain(properties.iter().map(String::as_str))).await
 }
 
-/// Forgets the limits of a container that is removed. One without any is no error.
-pub async fn release(cgroup: Cgroup, id: &str) -> Result<()> {
-    match cgroup {
-        Cgroup::V1 => Ok(()),
-        Cgroup::V2 => systemctl(["revert", &outer(id)].into_iter()).await,
+fn outer(cgroups: &Cgroups, id: &str) -> String {
+    format!("{}-{id}.slice", cgroups.root)
+}
+
+/// Forgets the limits and groups of a container that is gone. One without any is no error.
+pub async fn release(cgroups: &Cgroups, id: &str) -> Result<()> {
+    if (cgroups.version, cgroups.driver) == (Version::V2, Driver::Systemd) {
+        systemctl(["revert", &outer(cgroups, id)].into_iter()).await?;
     }
+    for directory in cgroups.remains(id) {
+        match std::fs::remove_dir(&directory) {
+            Ok(()) => {}
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            // systemd and the engine remove theirs in their own time; an empty group that stays does no harm.
+            Err(e) => tracing::debug!("{}: {e}", directory.display()),
+        }
+    }
+    Ok(())
 }
 
 async fn systemctl<'a>(arguments: impl Iterator<Item = &'a str>) -> Result<()> {

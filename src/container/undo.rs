@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{Host, Record, build, slice};
-use crate::engine::{Cgroup, InUse};
+use crate::engine::InUse;
 use crate::report::{Fault, Kind};
 
 /// How often and how far apart an engine is asked again that still uses what is to go.
@@ -32,7 +32,7 @@ pub async fn take_apart(host: &Host, record: &Record) -> Vec<String> {
         let (opt, name) = (host.opt.clone(), volume.clone());
         note(format!("the volume {volume}"), build::blocking(move || opt.remove_volume(&name)).await);
     }
-    note("the limits".to_owned(), slice::release(Cgroup::of_this_host(), &record.id).await);
+    note("its control groups".to_owned(), groups(host, record).await);
     note(format!("the lease of {}", record.mac), host.lan.release(&record.network_id, record.mac).await);
     if !remains.is_empty() {
         host.leftovers.notify_one();
@@ -62,6 +62,11 @@ async fn out_of_the_engine(host: &Host, record: &Record, volumes: &[String]) -> 
         // An engine says nothing when it gives a container up that it never finished creating.
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+async fn groups(host: &Host, record: &Record) -> Result<()> {
+    let cgroups = host.engine.cgroups(&host.config.cgroup).await?;
+    slice::release(&cgroups, &record.id).await
 }
 
 /// A container of that name which is not ours stays.

@@ -281,6 +281,8 @@ async fn show_plan(State(app): State<Arc<App>>, caller: Caller, bytes: bytes::By
     let places = Places {
         storage: app.host.config.storage.to_string_lossy().into_owned(),
         parent: network.and_then(|network| network.options.get("parent").cloned()).unwrap_or_default(),
+        // The record's id, which names the group, is only made with the container.
+        cgroups: app.host.engine.cgroups(&app.host.config.cgroup).await?.view("ID").flags(),
         mac: Mac::pinned(&app.host.host_id, &spec.network, name),
         user: match &spec.owner {
             Owner::Person(person) => person.clone(),

@@ -15,7 +15,7 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt as _;
 
-use super::{DRIVER, Engine, LABEL, fault, found};
+use super::{DRIVER, Engine, LABEL, View, fault, found};
 use crate::spec::{Limits, Mac, Ulimit};
 
 /// Seconds an init has to end its services before it is killed.
@@ -28,23 +28,6 @@ pub enum Init {
     Own(String),
     /// Docker's, which runs the image's command, or a shell that waits where it has none.
     Docker { command: Vec<String> },
-}
-
-/// How the host arranges control groups, and with it what systemd inside needs (docs/architecture.md).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cgroup {
-    V1,
-    V2,
-}
-
-impl Cgroup {
-    /// Version 2 where the unified hierarchy is the whole of `/sys/fs/cgroup`.
-    pub fn of_this_host() -> Cgroup {
-        match std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-            true => Cgroup::V2,
-            false => Cgroup::V1,
-        }
-    }
 }
 
 /// A volume of our driver and where it is mounted.
@@ -63,7 +46,8 @@ pub struct Create {
     pub image: String,
     pub init: Init,
     pub stop_signal: Option<String>,
-    pub cgroup: Cgroup,
+    /// What its own init sees of the control groups.
+    pub cgroups: View,
     pub network: String,
     pub mac: Mac,
     pub dns: Vec<Ipv4Addr>,
@@ -92,11 +76,6 @@ pub struct Found {
 }
 
 impl Create {
-    /// The slice (cgroup v2) whose inside the container may write; the limits sit on its parent, out of reach.
-    pub fn slice(&self) -> String {
-        format!("moorage-{}-in.slice", self.id)
-    }
-
     fn body(&self) -> ContainerCreateBody {
         let own_init = matches!(self.init, Init::Own(_));
         let (command, entrypoint) = match &self.init {
@@ -157,21 +136,14 @@ impl Create {
         };
         if own_init {
             host.cgroupns_mode = Some(HostConfigCgroupnsModeEnum::HOST);
+            host.cgroup_parent = Some(self.cgroups.parent.clone());
+            host.mounts.get_or_insert_default().extend(self.cgroups.mounts());
+            host.binds = Some(self.cgroups.binds());
             // Without /run/lock and /tmp of their own systemd ends up degraded.
-            host.tmpfs = Some(
-                [("/run", "exec,mode=755"), ("/run/lock", ""), ("/tmp", "exec,mode=1777")]
-                    .map(|(path, options)| (path.to_owned(), options.to_owned()))
-                    .into(),
-            );
-            host.binds = Some(match self.cgroup {
-                Cgroup::V1 => vec!["/sys/fs/cgroup:/sys/fs/cgroup:ro".to_owned()],
-                Cgroup::V2 => {
-                    let slice = self.slice();
-                    let path = format!("/sys/fs/cgroup/moorage.slice/moorage-{}.slice/{slice}", self.id);
-                    host.cgroup_parent = Some(slice);
-                    vec![format!("{path}:{path}:rw")]
-                }
-            });
+            let own = [("/run", "exec,mode=755"), ("/run/lock", ""), ("/tmp", "exec,mode=1777")];
+            let hidden = self.cgroups.hidden.iter().map(|path| (path.as_str(), "ro"));
+            let tmpfs = own.into_iter().chain(hidden);
+            host.tmpfs = Some(tmpfs.map(|(path, options)| (path.to_owned(), options.to_owned())).collect());
         }
         host
     }

@@ -2,6 +2,7 @@
 //!
 //! dockerd calls our drivers while it serves us, so `lan` and `opt` must never come here.
 
+mod cgroup;
 mod container;
 mod exec;
 mod files;
@@ -10,14 +11,15 @@ mod network;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use bollard::Docker;
 use bollard::errors::Error;
 use tokio::sync::OnceCell;
 
 use crate::report::{Fault, Kind};
 
-pub use container::{Cgroup, Create, Found, Init, Volume};
+pub use cgroup::{Cgroups, Driver, Version, View};
+pub use container::{Create, Found, Init, Volume};
 pub use exec::{Exec, Piece, Session, SessionInput, SessionOutput};
 pub use files::File;
 pub use image::{Image, ImageFacts};
@@ -53,6 +55,31 @@ impl Engine {
     /// The client, at an API version that both sides speak.
     pub async fn docker(&self) -> Result<&Docker> {
         self.docker.get_or_try_init(|| async { connect(&self.socket).await }).await
+    }
+
+    /// How the engine arranges control groups; all of ours are below `root`.
+    pub async fn cgroups(&self, root: &str) -> Result<Cgroups> {
+        let info = self
+            .docker()
+            .await?
+            .info()
+            .await
+            .map_err(|e| fault(e, "ask the Docker Engine how it is set up"))?;
+        let says = |value: Option<String>, text: &str| value.is_some_and(|value| value == text);
+        let mountinfo =
+            std::fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+        Ok(Cgroups {
+            version: match says(info.cgroup_version.map(|version| version.to_string()), "2") {
+                true => Version::V2,
+                false => Version::V1,
+            },
+            driver: match says(info.cgroup_driver.map(|driver| driver.to_string()), "systemd") {
+                true => Driver::Systemd,
+                false => Driver::Cgroupfs,
+            },
+            root: root.to_owned(),
+            hierarchies: Cgroups::hierarchies(&mountinfo),
+        })
     }
 
     /// Answers when the engine does.

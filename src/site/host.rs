@@ -38,6 +38,8 @@ pub struct HostConfig {
     /// Capabilities a project may ask for beyond the default ones, without `CAP_`.
     pub capabilities: Vec<String>,
     pub limits: HostLimits,
+    /// The control group that all containers are below.
+    pub cgroup: String,
     /// How long to wait for an answer of the LAN's DHCP server, seconds.
     pub dhcp_timeout: u32,
 }
@@ -76,6 +78,7 @@ impl Default for HostConfig {
             registries: Vec::new(),
             capabilities: Vec::new(),
             limits: HostLimits::default(),
+            cgroup: "moorage".into(),
             dhcp_timeout: 10,
         }
     }
@@ -141,6 +144,10 @@ impl HostConfig {
         for (key, limits) in [("limits.default", &config.limits.default), ("limits.max", &config.limits.max)]
         {
             plausible(limits).map_err(|why| wrong(key, why))?;
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_/-".contains(c);
+        if config.cgroup.is_empty() || !config.cgroup.chars().all(plain) || config.cgroup.starts_with('/') {
+            return Err(wrong("cgroup", format!("{:?} is not the name of a control group", config.cgroup)));
         }
         if config.dhcp_timeout == 0 {
             return Err(wrong("dhcp_timeout", "0 seconds are too short for an answer".into()));

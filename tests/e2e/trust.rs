@@ -240,7 +240,10 @@ fn a_container_sees_nothing_of_the_host() {
         "sudo mount -t tmpfs x /mnt",
         "sudo sh -c 'echo 1 >/proc/sys/kernel/sysrq'",
         "sudo sh -c 'echo h >/proc/sysrq-trigger'",
-        "sudo mkdir /sys/fs/cgroup/memory/escape",
+        // Not one control group of the host, in any hierarchy.
+        "for d in /sys/fs/cgroup /sys/fs/cgroup/*; do sudo mkdir $d/escape && exit 0; done; exit 1",
+        "sudo sh -c 'for f in $(find /sys/fs/cgroup -name pids.max -o -name memory.limit_in_bytes); do echo 999999 >$f && exit 0; done; exit 1'",
+        "sudo sh -c 'for f in $(find /sys/fs/cgroup -name release_agent); do echo x >$f && exit 0; done; exit 1'",
         "sudo chroot /proc/1/root/proc/1/root true && sudo dmesg",
         "sudo ip link add link eth0 name x type macvlan && sudo mount --bind /proc /mnt",
         "test -e /var/run/docker.sock || test -e /run/moorage/plugin.sock",
