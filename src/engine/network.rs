@@ -72,7 +72,10 @@ impl Engine {
         let options = RemoveVolumeOptionsBuilder::default().force(true).build();
         match self.docker().await?.remove_volume(name, Some(options)).await {
             Err(Error::DockerResponseServerError { status_code: 409, message }) => Ok(Err(InUse(message))),
-            answer => Ok(Ok(found(answer, format!("remove the volume {name}"))?.unwrap_or_default())),
+            answer => {
+                found(answer, format!("remove the volume {name}"))?;
+                Ok(Ok(()))
+            }
         }
     }
 }
