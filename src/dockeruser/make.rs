@@ -117,9 +117,11 @@ async fn follow(
     }
 }
 
-/// Cancels the operation. One that is over meanwhile says by its events how it ended.
+/// Cancels the operation; one without a name is cancelled by going away. One that is over meanwhile says by its events how it ended.
 async fn cancel(client: &Client, operation: Option<&str>) -> Result<()> {
-    let Some(id) = operation else { return Ok(()) };
+    let Some(id) = operation else {
+        return Err(Fault::new(Kind::Interrupted, "interrupted").next("moorage list-containers").into());
+    };
     match client.post::<Value>(&format!("/v1/operations/{id}/cancel"), &Value::Null).await {
         Err(error) if Fault::of(&error).kind == Kind::NotFound => Ok(()),
         other => other.map(drop),
