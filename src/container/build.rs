@@ -117,24 +117,25 @@ pub async fn create(
     record: &Record,
     caller: &Caller,
     mut gathered: Gathered,
-) -> Result<Vec<Layer>> {
+) -> Result<(Vec<Layer>, String)> {
     volume(host, record, &mut gathered).await?;
     for (index, mount) in record.spec.mounts.iter().enumerate() {
         let (opt, name, mount, person) =
             (host.opt.clone(), record.mount_volume(index), mount.clone(), caller.person());
         blocking(move || opt.new_bind(&name, Path::new(&mount.source), &person, mount.read_only)).await?;
     }
-    engine_container(host, record, (&gathered.image, &gathered.facts), &gathered.lease).await?;
-    Ok(gathered.layers)
+    let engine_id =
+        engine_container(host, record, (&gathered.image, &gathered.facts), &gathered.lease).await?;
+    Ok((gathered.layers, engine_id))
 }
 
-/// The engine's part alone; the volumes are there.
+/// The engine's part alone, on volumes that are there; answers its id.
 pub async fn engine_container(
     host: &Host,
     record: &Record,
     (image, facts): (&Image, &ImageFacts),
     lease: &LeaseView,
-) -> Result<()> {
+) -> Result<String> {
     let name = record.spec.name.as_str();
     if let Some(other) = host.engine.inspect(name).await? {
         if other.id != record.id {
@@ -158,9 +159,36 @@ pub async fn engine_container(
     if facts.init.is_some() {
         slice::confine(&cgroups, &record.id, &create.limits).await?;
     }
-    host.engine.create(&create).await?;
-    let files: Vec<File> = root_files(record, facts);
+    let engine_id = host.engine.create(&create).await?;
+    identify(host, name, root_files(record, facts)).await?;
+    Ok(engine_id)
+}
+
+/// Puts the files of a container's identity in before its first start: straight into its fresh upper directory where
+/// the engine keeps one, which takes a tenth of the time of its archive API; through that elsewhere.
+async fn identify(host: &Host, name: &str, files: Vec<File>) -> Result<()> {
+    if let Some(layers) = host.engine.layers(name).await? {
+        let files = files.clone();
+        let written = blocking(move || {
+            let root = Upper::of_root(&layers.upper, &layers.lowers)?;
+            files.iter().try_for_each(|file| match &file.content {
+                Some(content) => {
+                    root.write_file(in_root(&file.path), content, file.mode, (file.uid, file.gid))
+                }
+                None => root.make_home(in_root(&file.path), file.uid, file.gid),
+            })
+        });
+        match written.await {
+            Ok(()) => return Ok(()),
+            // A link or a file of the image's is where a directory is needed; the engine follows it inside.
+            Err(error) => tracing::debug!("{name}: {error:#}"),
+        }
+    }
     host.engine.put_files(name, &files).await
+}
+
+fn in_root(path: &str) -> &str {
+    path.trim_start_matches('/')
 }
 
 fn engine_create(

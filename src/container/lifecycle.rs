@@ -13,7 +13,7 @@ use crate::report::{Fault, Kind, Reporter};
 pub async fn engine_container(host: &Host, record: &Record) -> Result<Found> {
     let name = record.spec.name.as_str();
     match host.engine.inspect(name).await? {
-        Some(found) if found.id == record.id => Ok(found),
+        Some(found) if found.engine_id == record.engine_id => Ok(found),
         _ => {
             let again = match record.spec.project.as_str() {
                 "" => format!("make-os-container {}", record.spec.image),

@@ -1,5 +1,7 @@
 //! `make`: from a specification to a container that is set up and ready. What fails before the set-up begins is undone.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -7,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::build::{self, Gathered};
 use super::record::{SCHEMA, random_hex};
 use super::{
-    Caller, Host, Intent, Record, Setup, check, diff, identity, lifecycle, people, ready, undo, view,
+    Caller, Host, Intent, Record, Setup, check, diff, identity, lifecycle, people, ready, runlog, undo, view,
 };
 use crate::api::{MakeRequest, MakeResult, SourceDone};
 use crate::report::{Fault, Kind, Reporter};
@@ -87,8 +89,8 @@ fn interrupted(name: &str) -> Fault {
 }
 
 /// The container exists: with the same specification it is started, and made anew in the engine if that lost it.
-async fn again(host: &Host, record: Record, make: &Make) -> Result<Record> {
-    let name = record.spec.name.as_str();
+async fn again(host: &Host, mut record: Record, make: &Make) -> Result<Record> {
+    let name = record.spec.name.to_string();
     let differences = diff::differences(&record.spec, &make.request.spec);
     if !differences.is_empty() {
         let mut fault = Fault::new(Kind::Differs, format!("{name} exists with another specification"))
@@ -96,13 +98,17 @@ async fn again(host: &Host, record: Record, make: &Make) -> Result<Record> {
         fault.why = differences;
         return Err(fault.into());
     }
-    let found = host.engine.inspect(name).await?;
-    if found.is_none_or(|found| found.id != record.id) {
+    if record.spec.authorized_keys != make.request.spec.authorized_keys {
+        make.report.warning("your public keys are others than when it was made; add new ones to ~/.ssh/authorized_keys inside");
+    }
+    let found = host.engine.inspect(&name).await?;
+    if found.is_none_or(|found| found.engine_id != record.engine_id) {
         make.report
             .warning(format!("Docker no longer had the container {name}: it is made anew on the same /opt"));
         let (image, facts) = build::image(host, &record.spec.image, &make.report).await?;
-        let lease = host.lan.reserve(&record.network_id, record.mac, name).await?;
-        build::engine_container(host, &record, (&image, &facts), &lease).await?;
+        let lease = host.lan.reserve(&record.network_id, record.mac, &name).await?;
+        record.engine_id = build::engine_container(host, &record, (&image, &facts), &lease).await?;
+        host.records.put(&name, &record)?;
     }
     lifecycle::start(host, &record, &make.report).await?;
     Ok(record)
@@ -110,8 +116,11 @@ async fn again(host: &Host, record: Record, make: &Make) -> Result<Record> {
 
 /// Makes the container and starts it; on failure or interruption nothing of it is left.
 async fn fresh(host: &Host, make: Make) -> Result<(Record, Bytes)> {
-    let record = new_record(host, &make).await?;
-    let name = record.spec.name.as_str();
+    let mut record = new_record(host, &make).await?;
+    let name = record.spec.name.to_string();
+    let name = name.as_str();
+    runlog::give(Path::new(&make.log), record.gid)?;
+    names_are_free(host, &record).await?;
     if let Some(other) = host.engine.inspect(name).await? {
         return Err(Fault::new(
             Kind::Differs,
@@ -123,12 +132,12 @@ async fn fresh(host: &Host, make: Make) -> Result<(Record, Bytes)> {
     }
     host.records.put(name, &record)?;
     let (report, cancel) = (make.report.clone(), make.cancel.clone());
-    match build_and_start(host, &record, make).await {
-        Ok(bytes) => {
-            let record = Record { intent: None, ..record };
-            host.records.put(record.spec.name.as_str(), &record)?;
-            Ok((record, bytes))
-        }
+    let made = build_and_start(host, &mut record, make).await.and_then(|bytes| {
+        host.records.put(name, &Record { intent: None, ..record.clone() })?;
+        Ok(bytes)
+    });
+    match made {
+        Ok(bytes) => Ok((Record { intent: None, ..record }, bytes)),
         Err(error) => {
             report.warning(format!("undoing what was done for {name}"));
             let remains = undo::take_apart(host, &record).await;
@@ -145,16 +154,35 @@ async fn fresh(host: &Host, make: Make) -> Result<(Record, Bytes)> {
     }
 }
 
-async fn build_and_start(host: &Host, record: &Record, make: Make) -> Result<Bytes> {
+/// Undoing removes what has the names of this container's volumes: nobody else's may have them when it begins.
+async fn names_are_free(host: &Host, record: &Record) -> Result<()> {
+    let opt = host.opt.clone();
+    let kept = build::blocking(move || opt.volumes()).await?;
+    for volume in record.volumes() {
+        if host.engine.volume(&volume).await?.is_some() || kept.iter().any(|(name, _)| *name == volume) {
+            return Err(Fault::new(
+                Kind::Differs,
+                format!("there is a volume {volume} that belongs to nothing of this name"),
+            )
+            .next(format!("docker volume inspect {volume}, or choose another --name"))
+            .into());
+        }
+    }
+    Ok(())
+}
+
+async fn build_and_start(host: &Host, record: &mut Record, make: Make) -> Result<Bytes> {
     let Make { caller, request, operation, staged, report, cancel, .. } = make;
     let known: Vec<bool> = request.spec.opt.iter().map(|archive| host.opt.find(archive).is_some()).collect();
-    let name = record.spec.name.as_str();
+    let name = record.spec.name.to_string();
+    let name = name.as_str();
     let gathered: Gathered = tokio::select! {
         gathered = build::gather(host, record, (&caller, &operation), staged, &report) => gathered?,
         () = cancel.cancelled() => return Err(interrupted(name).into()),
     };
     report.begin("create", format!("creating {name}"));
-    let layers = build::create(host, record, &caller, gathered).await?;
+    let (layers, engine_id) = build::create(host, record, &caller, gathered).await?;
+    record.engine_id = engine_id;
     report.end("create", format!("{name} is created"));
     // Cancelled between two calls to the engine, never inside one: half a call cannot be undone.
     if cancel.is_cancelled() {
@@ -196,6 +224,7 @@ async fn new_record(host: &Host, make: &Make) -> Result<Record> {
         machine_id: random_hex::<16>(),
         host_key: identity::host_key(spec.name.as_str())?,
         created: jiff::Timestamp::now(),
+        engine_id: String::new(),
         setup: if spec.setup.is_empty() { Setup::Done } else { Setup::Pending },
         intent: Some(Intent::Make),
         people,

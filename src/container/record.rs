@@ -25,6 +25,8 @@ pub struct Record {
     pub machine_id: String,
     pub host_key: HostKey,
     pub created: Timestamp,
+    /// The engine's container that was made from this record, wholly; another of that name is not it.
+    pub engine_id: String,
     pub setup: Setup,
     /// The operation in progress, written before its first effect.
     pub intent: Option<Intent>,
@@ -73,6 +75,12 @@ impl Record {
     /// The volume that holds `/opt`.
     pub fn opt_volume(&self) -> &str {
         self.spec.name.as_str()
+    }
+
+    /// All volumes, `/opt` last.
+    pub fn volumes(&self) -> Vec<String> {
+        let mounts = (0..self.spec.mounts.len()).map(|index| self.mount_volume(index));
+        mounts.chain([self.opt_volume().to_owned()]).collect()
     }
 
     /// The volume of the `index`th mapped host directory.

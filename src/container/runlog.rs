@@ -22,6 +22,14 @@ pub fn directory(storage: &Path, name: &str) -> PathBuf {
     storage.join("logs").join(name)
 }
 
+/// Lets the group `gid` read a log that was opened before it was known whose container it is about.
+pub fn give(log: &Path, gid: u32) -> Result<()> {
+    let directory = log.parent().context("a log needs a directory")?;
+    std::os::unix::fs::chown(directory, Some(0), Some(gid))
+        .and_then(|()| std::os::unix::fs::chown(log, Some(0), Some(gid)))
+        .with_context(|| format!("give {} to group {gid}", log.display()))
+}
+
 impl RunLog {
     /// Opens the log of a run of `verb` on container `name`.
     pub fn open(storage: &Path, name: &str, verb: &str, gid: u32) -> Result<RunLog> {

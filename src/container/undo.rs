@@ -23,10 +23,7 @@ pub async fn take_apart(host: &Host, record: &Record) -> Vec<String> {
             remains.push(format!("{what}: {error:#}"));
         }
     };
-    let volumes: Vec<String> = (0..record.spec.mounts.len())
-        .map(|index| record.mount_volume(index))
-        .chain([record.opt_volume().to_owned()])
-        .collect();
+    let volumes = record.volumes();
     note(format!("the container {name}"), out_of_the_engine(host, record, &volumes).await);
     for volume in volumes {
         let (opt, name) = (host.opt.clone(), volume.clone());
@@ -50,7 +47,7 @@ async fn out_of_the_engine(host: &Host, record: &Record, volumes: &[String]) -> 
         engine_container(host, record).await?;
         let mut in_use = None;
         for volume in volumes {
-            if let Err(InUse(why)) = host.engine.remove_volume(volume).await? {
+            if let Err(InUse(why)) = host.engine.remove_volume(volume, &record.id).await? {
                 in_use = Some(why);
             }
         }

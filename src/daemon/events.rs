@@ -39,6 +39,7 @@ where
             Err(error) => Event::Failed { fault: Fault::of(&error) },
         };
         let _ = send.send(last).await;
+        super::memory::trim();
     });
     let lines = ReceiverStream::new(receive).map(|event| line(&event));
     let body = CancelOnDrop { stream: Box::pin(lines), _guard: Arc::new(cancel.drop_guard()) };

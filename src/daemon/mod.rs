@@ -6,6 +6,7 @@ mod enter;
 mod events;
 mod listen;
 mod logs;
+mod memory;
 mod operations;
 mod permit;
 mod plugin;
@@ -73,6 +74,7 @@ pub fn run(args: &Args) -> Result<()> {
         Some(_) => log.without_time().init(),
         None => log.init(),
     }
+    memory::few_arenas();
     // Two workers serve a whole host, and every thread costs memory for good.
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::App;
 use super::operations::RECOVERY;
 use crate::container::{Intent, undo};
+use crate::engine::PROBE;
 
 /// Between two attempts while the Docker Engine is not there: it starts after us, and says so to nobody.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -35,6 +36,10 @@ pub async fn recover(app: Arc<App>, stop: CancellationToken) {
 
 /// One pass; `true` when nothing is left.
 async fn attempt(app: &App) -> Result<bool> {
+    // A daemon that was killed while it looked into an image left its probe.
+    if app.host.engine.inspect(PROBE).await.is_ok_and(|probe| probe.is_some()) {
+        app.host.engine.clear_probe().await?;
+    }
     let unfinished: Vec<_> =
         app.host.records.all()?.into_iter().filter(|(_, record)| record.intent.is_some()).collect();
     if unfinished.is_empty() {

@@ -2,6 +2,8 @@
 //! container, so nothing a person planted there leads out.
 
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use bollard::query_parameters::{
@@ -32,7 +34,31 @@ impl File {
     }
 }
 
+/// Where the engine keeps the root filesystem of a container that was never started.
+#[derive(Debug, Clone)]
+pub struct Layers {
+    pub upper: PathBuf,
+    /// Topmost first.
+    pub lowers: Vec<PathBuf>,
+}
+
 impl Engine {
+    /// The directories of a container's root filesystem, where the engine keeps it as an overlay on this host and without
+    /// a mapping of users.
+    pub async fn layers(&self, container: &str) -> Result<Option<Layers>> {
+        let answer = self.docker().await?.inspect_container(container, None).await;
+        let Some(driver) = found(answer, format!("look at {container}"))?.and_then(|seen| seen.graph_driver)
+        else {
+            return Ok(None);
+        };
+        let (Some(upper), Some(lowers)) = (driver.data.get("UpperDir"), driver.data.get("LowerDir")) else {
+            return Ok(None);
+        };
+        let own = std::fs::symlink_metadata(upper).is_ok_and(|upper| upper.is_dir() && upper.uid() == 0);
+        let layers = Layers { upper: upper.into(), lowers: lowers.split(':').map(PathBuf::from).collect() };
+        Ok((driver.name == "overlay2" && own).then_some(layers))
+    }
+
     pub async fn has_file(&self, container: &str, path: &str) -> Result<bool> {
         let options = ContainerArchiveInfoOptionsBuilder::default().path(path).build();
         let answer = self.docker().await?.get_container_archive_info(container, Some(options)).await;

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use bollard::models::ContainerCreateBody;
-use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveContainerOptionsBuilder};
+use bollard::query_parameters::{CreateContainerOptionsBuilder, CreateImageOptionsBuilder};
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 
 use super::{Engine, fault, found};
 use crate::report::{Fault, Kind, Reporter, Unit};
+
+/// The container through which an image is looked into. It is never started.
+pub const PROBE: &str = "moorage-probe";
 
 /// An image that is here.
 #[derive(Debug, Clone)]
@@ -93,11 +96,20 @@ impl Engine {
             network_disabled: Some(true),
             ..Default::default()
         };
-        let probe = docker.create_container(None, body).await.map_err(|e| fault(e, &doing))?.id;
+        // One name for all: what a daemon that was killed left there goes first.
+        let _turn = self.probing.lock().await;
+        self.remove(PROBE).await?;
+        let options = CreateContainerOptionsBuilder::default().name(PROBE).build();
+        let probe = docker.create_container(Some(options), body).await.map_err(|e| fault(e, &doing))?.id;
         let facts = self.read_facts(&probe).await;
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        docker.remove_container(&probe, Some(options)).await.map_err(|e| fault(e, &doing))?;
+        self.remove(PROBE).await?;
         facts
+    }
+
+    /// Removes a probe that was left, unless one is at work.
+    pub async fn clear_probe(&self) -> Result<()> {
+        let _turn = self.probing.lock().await;
+        self.remove(PROBE).await
     }
 
     async fn read_facts(&self, probe: &str) -> Result<ImageFacts> {

@@ -14,15 +14,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use bollard::Docker;
 use bollard::errors::Error;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::report::{Fault, Kind};
 
 pub use cgroup::{Cgroups, Driver, Version, View};
 pub use container::{Create, Found, Init, Volume};
 pub use exec::{Exec, Piece, Session, SessionInput, SessionOutput};
-pub use files::File;
-pub use image::{Image, ImageFacts};
+pub use files::{File, Layers};
+pub use image::{Image, ImageFacts, PROBE};
 pub use network::{InUse, Network};
 
 /// The label of everything in Docker that is ours; its value is the record's id.
@@ -38,11 +38,20 @@ const TIMEOUT: u64 = 300;
 pub struct Engine {
     socket: PathBuf,
     docker: OnceCell<Docker>,
+    /// Version and driver of the control groups; an engine has to be restarted to change them, and the host for one.
+    groups: OnceCell<(Version, Driver)>,
+    /// Held while an image is looked into.
+    probing: Mutex<()>,
 }
 
 impl Engine {
     pub fn new(socket: impl Into<PathBuf>) -> Engine {
-        Engine { socket: socket.into(), docker: OnceCell::new() }
+        Engine {
+            socket: socket.into(),
+            docker: OnceCell::new(),
+            groups: OnceCell::new(),
+            probing: Mutex::default(),
+        }
     }
 
     /// The engine of this host: `DOCKER_HOST` where it names a unix socket, else Docker's default.
@@ -59,27 +68,25 @@ impl Engine {
 
     /// How the engine arranges control groups; all of ours are below `root`.
     pub async fn cgroups(&self, root: &str) -> Result<Cgroups> {
-        let info = self
-            .docker()
-            .await?
-            .info()
-            .await
-            .map_err(|e| fault(e, "ask the Docker Engine how it is set up"))?;
-        let says = |value: Option<String>, text: &str| value.is_some_and(|value| value == text);
+        let (version, driver) = *self.groups.get_or_try_init(|| self.ask_groups()).await?;
         let mountinfo =
             std::fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
-        Ok(Cgroups {
-            version: match says(info.cgroup_version.map(|version| version.to_string()), "2") {
-                true => Version::V2,
-                false => Version::V1,
-            },
-            driver: match says(info.cgroup_driver.map(|driver| driver.to_string()), "systemd") {
-                true => Driver::Systemd,
-                false => Driver::Cgroupfs,
-            },
-            root: root.to_owned(),
-            hierarchies: Cgroups::hierarchies(&mountinfo),
-        })
+        Ok(Cgroups { version, driver, root: root.to_owned(), hierarchies: Cgroups::hierarchies(&mountinfo) })
+    }
+
+    async fn ask_groups(&self) -> Result<(Version, Driver)> {
+        let info = self.docker().await?.info().await;
+        let info = info.map_err(|e| fault(e, "ask the Docker Engine how it is set up"))?;
+        let says = |value: Option<String>, text: &str| value.is_some_and(|value| value == text);
+        let version = match says(info.cgroup_version.map(|version| version.to_string()), "2") {
+            true => Version::V2,
+            false => Version::V1,
+        };
+        let driver = match says(info.cgroup_driver.map(|driver| driver.to_string()), "systemd") {
+            true => Driver::Systemd,
+            false => Driver::Cgroupfs,
+        };
+        Ok((version, driver))
     }
 
     /// Answers when the engine does.

@@ -66,9 +66,22 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes Docker forget the volume; one that it does not know is no error. `Err` with the engine's words where it is
-    /// in use.
-    pub async fn remove_volume(&self, name: &str) -> Result<Result<(), InUse>> {
+    /// Whether Docker has a volume of that name, and whose: the value of our label, empty where it is not ours.
+    pub async fn volume(&self, name: &str) -> Result<Option<String>> {
+        let answer = self.docker().await?.inspect_volume(name).await;
+        let found = found(answer, format!("look at the volume {name}"))?;
+        Ok(found.map(|mut volume| match volume.driver.as_str() {
+            DRIVER => volume.labels.remove(LABEL).unwrap_or_default(),
+            _ => String::new(),
+        }))
+    }
+
+    /// Makes Docker forget the volume of the record `id`. One that it does not know, or that is somebody else's, is left
+    /// alone and no error. The inner `Err` has the engine's words where it is in use.
+    pub async fn remove_volume(&self, name: &str, id: &str) -> Result<Result<(), InUse>> {
+        if self.volume(name).await?.is_none_or(|owner| owner != id) {
+            return Ok(Ok(()));
+        }
         let options = RemoveVolumeOptionsBuilder::default().force(true).build();
         match self.docker().await?.remove_volume(name, Some(options)).await {
             Err(Error::DockerResponseServerError { status_code: 409, message }) => Ok(Err(InUse(message))),

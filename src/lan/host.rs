@@ -1,4 +1,4 @@
-//! The host's side of the LAN: its namespace, the hidden one where links wait, and what happens to its interfaces.
+//! The host's side of the LAN: its namespace, the links that wait there for dockerd, and what happens to its interfaces.
 
 use std::sync::Arc;
 
@@ -34,9 +34,6 @@ pub enum Happening {
 pub struct Host {
     pub netns: Netns,
     pub netlink: Arc<Netlink>,
-    /// A namespace of our own, out of the sight of the host's network manager, where a link waits for Join.
-    hold: Netns,
-    held: Netlink,
     happenings: broadcast::Sender<Happening>,
     _listener: AbortOnDropHandle<()>,
 }
@@ -49,13 +46,9 @@ impl Host {
             .netlink(&[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr])
             .await
             .context("connect to the kernel's network configuration")?;
-        let hold = Netns::private().await?;
-        // A link that waits must not ask routers for IPv6 addresses.
-        hold.sysctl("ipv6/conf/default/disable_ipv6".into(), "1").await.or_else(without_ipv6)?;
-        let (held, _) = hold.netlink(&[]).await?;
         let (happenings, _) = broadcast::channel(BACKLOG);
         let listener = AbortOnDropHandle::new(tokio::spawn(listen(messages, happenings.clone())));
-        Ok(Host { netns, netlink: Arc::new(netlink), hold, held, happenings, _listener: listener })
+        Ok(Host { netns, netlink: Arc::new(netlink), happenings, _listener: listener })
     }
 
     /// What happens from now on.
@@ -78,22 +71,23 @@ impl Host {
         Ok(parent)
     }
 
-    /// Makes the link of an endpoint in the hidden namespace, or finds it there. It is up when this returns, so its
+    /// Makes the link of an endpoint, or finds it. It waits in the host's namespace, down: a namespace of its own would
+    /// hide it a little better from network managers, and cost some 30 ms for each start, since the kernel lets all
+    /// processors come to rest when an interface moves. It was up for a moment, deaf to ARP and without addresses, so its
     /// MAC is free on the parent.
     pub async fn hold(&self, name: &str, mac: Mac, parent: &str) -> Result<()> {
         let parent = self.parent(parent).await?;
-        if let Some(held) = link::by_name(&self.held, name).await?
-            && held.mac == Some(mac)
-            && held.up
-        {
+        if link::by_name(&self.netlink, name).await?.is_some_and(|held| held.mac == Some(mac)) {
             return Ok(());
         }
         self.clear(mac).await?;
-        let new = Macvlan { name, mac: Some(mac), parent: parent.index, within: Some(&self.hold) };
-        link::add(&self.netlink, &new).await?;
-        let held = link::by_name(&self.held, name).await?.context("the new interface is not there")?;
-        if let Err(error) = link::up_when_free(&self.held, held.index).await {
-            let _ = link::delete(&self.held, held.index).await;
+        link::add(&self.netlink, &Macvlan { name, mac: Some(mac), parent: parent.index }).await?;
+        let held = link::by_name(&self.netlink, name).await?.context("the new interface is not there")?;
+        // A link that waits must not ask routers for IPv6 addresses.
+        let quiet = format!("ipv6/conf/{name}/disable_ipv6");
+        self.netns.sysctl(quiet, "1").await.or_else(without_ipv6)?;
+        if let Err(error) = link::prove_free(&self.netlink, held.index).await {
+            let _ = link::delete(&self.netlink, held.index).await;
             let next = format!("docker ps -q | xargs docker inspect | grep -i {mac}");
             return Err(Fault::new(Kind::Failed, format!("the MAC {mac} is in use on {}", parent.name))
                 .why(format!("{error:#}"))
@@ -105,37 +99,22 @@ impl Host {
 
     /// Deletes links of ours that carry `mac` and are in no container: of an endpoint that dockerd has forgotten.
     async fn clear(&self, mac: Mac) -> Result<()> {
-        for netlink in [&self.held, &*self.netlink] {
-            for stale in link::all(netlink).await?.into_iter().filter(|l| is_ours(l) && l.mac == Some(mac)) {
-                link::delete(netlink, stale.index).await?;
-            }
+        for stale in link::all(&self.netlink).await?.into_iter().filter(|l| is_ours(l) && l.mac == Some(mac))
+        {
+            link::delete(&self.netlink, stale.index).await?;
         }
         Ok(())
     }
 
-    /// Whether a link is there to be handed over, or was already.
+    /// Whether a link is there for dockerd to take.
     pub async fn has(&self, name: &str) -> Result<bool> {
-        let held = link::by_name(&self.held, name).await?;
-        Ok(held.is_some() || link::by_name(&self.netlink, name).await?.is_some())
+        Ok(link::by_name(&self.netlink, name).await?.is_some())
     }
 
-    /// Moves a held link to where dockerd looks for it. One that is there already is no error.
-    pub async fn hand_over(&self, name: &str) -> Result<()> {
-        match link::by_name(&self.held, name).await? {
-            Some(held) => link::to_namespace(&self.held, held.index, &self.netns).await,
-            None => match link::by_name(&self.netlink, name).await? {
-                Some(_) => Ok(()),
-                None => anyhow::bail!("the interface {name} is not there"),
-            },
-        }
-    }
-
-    /// Deletes the link of an endpoint, wherever dockerd left it. One that is gone is no error.
+    /// Deletes the link of an endpoint. One that is gone is no error.
     pub async fn discard(&self, name: &str) -> Result<()> {
-        for netlink in [&self.held, &*self.netlink] {
-            if let Some(link) = link::by_name(netlink, name).await?.filter(is_ours) {
-                link::delete(netlink, link.index).await?;
-            }
+        if let Some(link) = link::by_name(&self.netlink, name).await?.filter(is_ours) {
+            link::delete(&self.netlink, link.index).await?;
         }
         Ok(())
     }

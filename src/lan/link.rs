@@ -11,7 +11,7 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMess
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
 use rtnetlink::{AddressMessageBuilder, LinkMacVlan, LinkUnspec, RouteMessageBuilder};
 
-use super::netns::{Netlink, Netns};
+use super::netns::Netlink;
 use crate::spec::Mac;
 
 /// How often, and after which wait in milliseconds each, a MAC is tried that its last user has not let go of yet.
@@ -121,8 +121,6 @@ pub struct Macvlan<'a> {
     pub mac: Option<Mac>,
     /// Index of the parent in the namespace that `netlink` is in.
     pub parent: u32,
-    /// The namespace it is born in; none: that of its parent.
-    pub within: Option<&'a Netns>,
 }
 
 /// Makes a macvlan in bridge mode, down.
@@ -130,9 +128,6 @@ pub async fn add(netlink: &Netlink, new: &Macvlan<'_>) -> Result<()> {
     let mut message = LinkMacVlan::new(new.name, new.parent, MacVlanMode::Bridge);
     if let Some(mac) = new.mac {
         message = message.address(mac.0.to_vec());
-    }
-    if let Some(within) = new.within {
-        message = message.setns_by_fd(within.descriptor());
     }
     let made = netlink.handle().link().add(message.build()).execute().await;
     made.map_err(plain).with_context(|| format!("make interface {}", new.name))
@@ -144,16 +139,17 @@ pub async fn up(netlink: &Netlink, index: u32) -> Result<()> {
     netlink.handle().link().set(message).execute().await.map_err(plain).context("take an interface up")
 }
 
-/// Takes a macvlan up, which is when the kernel finds out whether its MAC is free on the parent.
+/// Takes a macvlan up and down again: up is when the kernel finds out whether its MAC is free on the parent. Meanwhile
+/// it answers no ARP, since it would answer for the host.
 ///
 /// A container that just ended holds its MAC until the kernel has cleared its namespace away, and tells nobody when
 /// that is: hence the tries with growing waits.
-pub async fn up_when_free(netlink: &Netlink, index: u32) -> Result<()> {
+pub async fn prove_free(netlink: &Netlink, index: u32) -> Result<()> {
     let mut waits = BUSY_WAITS.iter();
     loop {
-        let message = LinkUnspec::new_with_index(index).up().build();
+        let message = LinkUnspec::new_with_index(index).arp(false).up().build();
         match netlink.handle().link().set(message).execute().await {
-            Ok(()) => return Ok(()),
+            Ok(()) => break,
             Err(e) if is(&e, libc::EBUSY) || is(&e, libc::EADDRINUSE) => match waits.next() {
                 Some(&wait) => tokio::time::sleep(Duration::from_millis(wait)).await,
                 None => return Err(plain(e)),
@@ -161,13 +157,8 @@ pub async fn up_when_free(netlink: &Netlink, index: u32) -> Result<()> {
             Err(e) => return Err(plain(e)).context("take an interface up"),
         }
     }
-}
-
-/// Moves an interface to another namespace, where it arrives down.
-pub async fn to_namespace(netlink: &Netlink, index: u32, to: &Netns) -> Result<()> {
-    let message = LinkUnspec::new_with_index(index).setns_by_fd(to.descriptor()).build();
-    let moved = netlink.handle().link().set(message).execute().await;
-    moved.map_err(plain).context("move an interface to another network namespace")
+    let message = LinkUnspec::new_with_index(index).down().arp(true).build();
+    netlink.handle().link().set(message).execute().await.map_err(plain).context("take an interface down")
 }
 
 /// Deletes an interface; one that is not there any more is no error.

@@ -1,14 +1,14 @@
 //! Network namespaces: held by descriptor, entered only by threads that end right after.
 
 use std::fs::File;
-use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, setns};
 use rtnetlink::packet_core::NetlinkMessage;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
@@ -30,15 +30,6 @@ impl Netns {
         Ok(Netns(Arc::new(file)))
     }
 
-    /// A new one with nothing in it but a loopback that is down. It has no name: it ends with this process.
-    pub async fn private() -> Result<Netns> {
-        on_a_thread(|| {
-            unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
-            Netns::current()
-        })
-        .await?
-    }
-
     /// The one bound at `path`; none while nothing is there or no namespace is mounted on it.
     pub fn open(path: &Path) -> Result<Option<Netns>> {
         let file = match File::open(path) {
@@ -49,11 +40,6 @@ impl Netns {
         let kind = rustix::fs::fstatfs(&file).with_context(|| format!("look at {}", path.display()))?.f_type;
         #[allow(clippy::unnecessary_cast)] // its type differs between architectures
         Ok((kind as i64 == NSFS_MAGIC).then(|| Netns(Arc::new(file))))
-    }
-
-    /// Its descriptor, for a netlink message that names it.
-    pub fn descriptor(&self) -> RawFd {
-        self.0.as_raw_fd()
     }
 
     /// Runs `work` inside. It must be quick: it has a thread of its own, and the files it sees are the host's.

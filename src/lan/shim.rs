@@ -146,7 +146,7 @@ impl Shims {
         }
         if link::by_name(netlink, &name).await?.is_none() {
             // The kernel invents its MAC: two hosts must not come to the same one.
-            let new = Macvlan { name: &name, mac: None, parent: parent.index, within: None };
+            let new = Macvlan { name: &name, mac: None, parent: parent.index };
             link::add(netlink, &new).await?;
         }
         let off = format!("ipv6/conf/{name}/disable_ipv6");

@@ -17,7 +17,7 @@ use crate::lan::view::LeaseView;
 use crate::report::{Fault, Kind};
 use crate::spec::Mac;
 
-/// The endpoint's link, up and out of sight, and an address for it.
+/// The endpoint's link, proved to be usable, and an address for it.
 pub async fn create(lan: Arc<Lan>, request: CreateEndpoint) -> Result<CreatedEndpoint> {
     let network = lan.network(&request.network)?;
     let asked = Asked::of(&lan, &request)?;
@@ -28,11 +28,12 @@ pub async fn create(lan: Arc<Lan>, request: CreateEndpoint) -> Result<CreatedEnd
     let link = link_name(&request.endpoint);
 
     let claimed = async {
-        let (_, bound) = tokio::try_join!(
-            lan.host.hold(&link, asked.mac, &network.parent),
-            handle.acquire(lan.config.dhcp_timeout)
-        )?;
-        handle.claim(Endpoint::new(&request.endpoint, link.clone(), None)).await?;
+        let address = async {
+            let bound = handle.acquire(lan.config.dhcp_timeout).await?;
+            handle.claim(Endpoint::new(&request.endpoint, link.clone(), None)).await?;
+            anyhow::Ok(bound)
+        };
+        let (_, bound) = tokio::try_join!(lan.host.hold(&link, asked.mac, &network.parent), address)?;
         anyhow::Ok(bound)
     };
     let bound = match claimed.await {
@@ -42,6 +43,7 @@ pub async fn create(lan: Arc<Lan>, request: CreateEndpoint) -> Result<CreatedEnd
             if let Err(more) = lan.host.discard(&link).await {
                 tracing::warn!(%link, "left behind: {more:#}");
             }
+            let _ = handle.leave(&request.endpoint).await;
             if asked.tenure == Tenure::Invented {
                 let _ = handle.release().await;
             }
@@ -114,13 +116,12 @@ pub async fn join(lan: Arc<Lan>, request: Join) -> Result<Joined> {
     let link = link_name(&request.endpoint);
     let view = handle.view();
     if !lan.host.has(&link).await? {
-        // After a restart of this process the hidden namespace is gone, and the link with it.
+        // Somebody took it away between the two calls.
         lan.host.hold(&link, key.mac, &view.parent).await?;
     }
     let sandbox = request.sandbox_key;
     handle.claim(Endpoint::new(&request.endpoint, link.clone(), Some(&sandbox))).await?;
     let happenings = lan.host.happenings();
-    lan.host.hand_over(&link).await?;
     lan.await_arrival(handle, happenings, (request.endpoint, link.clone(), sandbox));
     Ok(joined(link, &view))
 }

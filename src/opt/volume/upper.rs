@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use rustix::fs::{
@@ -38,6 +39,19 @@ impl Upper {
         let rights = lowers.first().map(|lower| fstat(lower).map(|stat| rights(&stat))).transpose()?;
         give(&handle, rights.unwrap_or(PLAIN))?;
         Ok(Upper { handle, lowers })
+    }
+
+    /// The root filesystem of a container that was never started, as the engine keeps it: the same rules hold there.
+    /// Paths are relative to its root, `lowers` are topmost first.
+    pub fn of_root(upper: &Path, lowers: &[PathBuf]) -> Result<Upper> {
+        let open = |path: &Path| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::open(path, flags, Mode::empty()).with_context(|| format!("open {}", path.display()))
+        };
+        Ok(Upper {
+            handle: open(upper)?,
+            lowers: lowers.iter().map(|lower| open(lower)).collect::<Result<_>>()?,
+        })
     }
 
     /// Makes the directory `path` and those on its way. One that a layer has keeps its owner and mode; another is
