@@ -68,7 +68,11 @@ impl Engine {
 
     /// Whether Docker has a volume of that name, and whose: the value of our label, empty where it is not ours.
     pub async fn volume(&self, name: &str) -> Result<Option<String>> {
-        let answer = self.docker().await?.inspect_volume(name).await;
+        let answer = match self.docker().await?.inspect_volume(name).await {
+            // The client cannot read what other drivers say of their volumes.
+            Err(Error::JsonDataError { .. }) => return Ok(Some(String::new())),
+            answer => answer,
+        };
         let found = found(answer, format!("look at the volume {name}"))?;
         Ok(found.map(|mut volume| match volume.driver.as_str() {
             DRIVER => volume.labels.remove(LABEL).unwrap_or_default(),

@@ -269,8 +269,11 @@ impl Keeper {
         let told = known.as_ref().and_then(|e| e.address).or(self.setting().map(|s| s.address));
         let gateway = known.and_then(|e| e.gateway).or(self.setting().and_then(|s| s.gateway));
         (endpoint.address, endpoint.gateway) = (told, gateway);
-        if endpoint.sandbox.is_none() {
-            self.record.note("given to a container");
+        match (&endpoint.sandbox, told) {
+            (None, _) => self.record.note("given to a container"),
+            // Already now, so that the host reaches the container as soon as the engine says that it runs.
+            (Some(_), Some((address, _))) => self.reach(None, Some(address)).await,
+            (Some(_), None) => {}
         }
         self.record.endpoint = Some(endpoint);
         self.fresh = false;

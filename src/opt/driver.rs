@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::mounts;
 use super::store::Store;
-use super::volume::{Kind, Phase, VolumeRecord, VolumeRequest};
+use super::volume::{Phase, VolumeRecord, VolumeRequest};
 use crate::report::{self, Fault};
 
 /// The process that calls, as a request extension: dockerd, whose mount namespace has to show what is mounted.
@@ -163,12 +163,6 @@ fn list(store: &Store, _: &Call, _: Option<PeerPid>) -> Result<Value> {
 }
 
 fn describe(store: &Store, name: &str, record: &VolumeRecord) -> Value {
-    let status = match &record.kind {
-        Kind::Overlay { layers, .. } => json!({"kind": "overlay", "layers": layers.len()}),
-        Kind::Bind { source, read_only, .. } => {
-            json!({"kind": "bind", "source": source, "read-only": read_only})
-        }
-    };
     let mountpoint = store.mountpoint(name, record);
-    json!({"Name": name, "Mountpoint": mountpoint, "CreatedAt": record.made.to_string(), "Status": status})
+    json!({"Name": name, "Mountpoint": mountpoint, "CreatedAt": record.made.to_string()})
 }

@@ -38,7 +38,7 @@ fn a_branch_becomes_a_machine_on_the_lan() {
     scene.ssh(&ann, &made, "ip -o -4 address show eth0").ok().says(&made.address());
     scene.ssh(&ann, &made, "ip -o -6 address show dev eth0 scope global").ok().says("inet6");
     // Names of leases resolve, inside and through the LAN's server.
-    scene.ssh(&ann, &made, &format!("getent hosts {name}")).ok().says(&made.address());
+    scene.ssh(&ann, &made, &format!("getent ahostsv4 {name}")).ok().says(&made.address());
     // The person's view on the host.
     let view = made.opt_directory();
     assert!(view.starts_with(format!("/opt/containers/{name}")), "{}", view.display());
