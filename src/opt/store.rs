@@ -213,7 +213,7 @@ fn prepare(storage: &Path) -> Result<()> {
     }
     let store = storage.join(".store");
     make(&store, 0o700)?;
-    for name in ["layers", "partial", "volumes", "binds", "files", "empty"] {
+    for name in ["layers", "partial", "volumes", "binds", "files", "empty", "staging"] {
         make(&store.join(name), 0o700)?;
     }
     make(&storage.join("staging"), 0o711)?;

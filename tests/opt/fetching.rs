@@ -271,7 +271,13 @@ fn what_a_crash_left_is_cleared() {
     std::fs::write(store.join("partial/1234/a/f"), "x").unwrap();
     std::fs::create_dir(store.join("layers/0123456789ab")).unwrap();
     std::fs::create_dir_all(world.storage().join("staging/dead/checkout")).unwrap();
+    let staging = world.store.staging(&person(12345)).unwrap();
+    let staged = staging.path().to_owned();
+    std::fs::create_dir(staged.join("checkout")).unwrap();
+    std::mem::forget(staging);
     let world = world.reopen();
+    assert_eq!(world.options(&staged), None);
+    assert_eq!(entries(&store.join("staging")), [] as [std::path::PathBuf; 0]);
     assert_eq!(world.partial(), [] as [std::path::PathBuf; 0]);
     assert!(!store.join("layers/0123456789ab").exists());
     assert_eq!(entries(&world.storage().join("staging")), [] as [std::path::PathBuf; 0]);
