@@ -4,11 +4,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow};
-use rustix::fs::{Access, AtFlags, Mode, OFlags, ResolveFlags, openat2};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use nix::unistd::{setfsgid, setfsuid};
+use rustix::fs::{Access, AtFlags, Gid, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
-use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
-use rustix::{fs::Gid, fs::Uid};
+use rustix::thread::{CapabilitySet, capabilities, set_thread_groups};
 use serde::{Deserialize, Serialize};
 
 use crate::report::{Fault, Kind};
@@ -23,24 +23,38 @@ pub struct Person {
 }
 
 impl Person {
-    /// Runs `work` on a thread of its own that has this person's rights and no others. Descriptors it opens are good
-    /// for the caller; the rights end with the thread.
+    /// Runs `work` on a thread of its own that has this person's rights to files and no others. Descriptors it opens are
+    /// good for the caller; the rights end with the thread.
+    ///
+    /// Only what decides about files is the person's (credentials(7)): were the thread's other user IDs theirs, too, they
+    /// could send it signals, and with it the daemon. access(2) asks for those others: it needs `AT_EACCESS` here.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        let groups: Vec<Gid> = self.groups.iter().map(|g| Gid::from_raw(*g)).collect();
-        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         std::thread::scope(|scope| {
             let worker = std::thread::Builder::new().name("person".into()).spawn_scoped(scope, || {
-                // Groups first, uid last: the uid takes the right to change the others with it.
-                set_thread_groups(&groups)?;
-                set_thread_res_gid(gid, gid, gid)?;
-                set_thread_res_uid(uid, uid, uid)?;
-                Ok::<T, Errno>(work())
+                self.take_rights()?;
+                Ok::<T, anyhow::Error>(work())
             })?;
             worker
                 .join()
                 .map_err(|_| anyhow!("the work as uid {} panicked", self.uid))?
-                .with_context(|| format!("become uid {}", self.uid))
+                .with_context(|| format!("take the rights of uid {}", self.uid))
         })
+    }
+
+    /// Gives this thread the person's rights to files. The uid goes last: the kernel takes root's own rights to files with
+    /// it (capabilities(7)).
+    fn take_rights(&self) -> Result<()> {
+        let groups: Vec<Gid> = self.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+        set_thread_groups(&groups).context("take the groups")?;
+        let (uid, gid) = (nix::unistd::Uid::from_raw(self.uid), nix::unistd::Gid::from_raw(self.gid));
+        // These two answer with what was before and never say that they failed (setfsuid(2)).
+        setfsgid(gid);
+        setfsuid(uid);
+        ensure!(setfsgid(gid) == gid && setfsuid(uid) == uid, "the kernel does not let this process");
+        let over_files = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH | CapabilitySet::FOWNER;
+        let kept = capabilities(None).context("look at the capabilities")?.effective;
+        ensure!(uid.is_root() || !kept.intersects(over_files), "root's rights to files are still there");
+        Ok(())
     }
 
     /// Opens the regular file `path`, which must be below one of `roots`, for reading as the person.
@@ -65,7 +79,7 @@ impl Person {
             let denied = |e: Errno, what: &str| below.fault(e, what);
             if sort.is_dir() {
                 let wanted = if write { Access::WRITE_OK | Access::EXEC_OK } else { Access::EXEC_OK };
-                rustix::fs::accessat(&source, ".", wanted, AtFlags::empty())
+                rustix::fs::accessat(&source, ".", wanted, AtFlags::EACCESS)
                     .map_err(|e| denied(e, if write { "write" } else { "enter" }))?;
             } else if sort.is_file() {
                 if write {

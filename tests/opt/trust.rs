@@ -222,6 +222,43 @@ fn what_was_opened_in_staging_gives_no_rights_once_the_checkout_is_in_the_volume
 }
 
 #[test]
+fn a_thread_with_a_persons_rights_is_not_the_persons() {
+    let world = World::new();
+    let secret = world.home.join("secret");
+    std::fs::write(&secret, "x").unwrap();
+    std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o640)).unwrap();
+    let ann = Person { uid: ANN, gid: BOB, groups: vec![777] };
+    let signal = || {
+        let thread = rustix::thread::gettid().as_raw_nonzero();
+        run_as(
+            ANN,
+            Command::new("sh").arg("-c").arg(format!("kill -0 {thread}; prlimit --nofile=9 --pid {thread}")),
+        )
+    };
+    let look =
+        || (std::fs::read_to_string("/proc/thread-self/status").unwrap(), std::fs::File::open(&secret));
+    let (status, opened) = ann.run(look).unwrap();
+    let said = std::thread::spawn(move || ann.run(signal).unwrap()).join().unwrap();
+    assert_eq!(opened.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
+    let line = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    // Real, effective, saved, filesystem (proc_pid_status(5)).
+    assert_eq!(line("Uid:"), ["0", "0", "0", &ANN.to_string()]);
+    assert_eq!(line("Gid:"), ["0", "0", "0", &BOB.to_string()]);
+    assert_eq!(line("Groups:"), ["777"]);
+    // CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID (capabilities(7)).
+    let effective = u64::from_str_radix(&line("CapEff:")[0], 16).unwrap();
+    assert_eq!(effective & 0b1_1111, 0);
+    assert_eq!(said.matches("not permitted").count(), 2, "{said}");
+    // What is given to the group is the person's, too.
+    std::os::unix::fs::chown(&secret, None, Some(777)).unwrap();
+    let ann = Person { uid: ANN, gid: ANN, groups: vec![777] };
+    ann.run(|| std::fs::File::open(&secret)).unwrap().unwrap();
+}
+
+#[test]
 fn a_link_in_staging_is_not_followed_by_its_removal() {
     let world = World::new();
     let staging = world.store.staging(&person(ANN)).unwrap();
