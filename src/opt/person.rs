@@ -6,7 +6,9 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::unistd::{setfsgid, setfsuid};
-use rustix::fs::{Access, AtFlags, Gid, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{
+    Access, AtFlags, Gid, Mode, OFlags, ResolveFlags, Stat, StatVfsMountFlags, fstatvfs, openat2,
+};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capabilities, set_thread_groups};
 use serde::{Deserialize, Serialize};
@@ -71,6 +73,14 @@ impl Person {
 
     /// Opens the file or directory `path`, below one of `roots`, to be mounted: the person must be able to read it,
     /// and to write it where `write` is asked. Returns the root it was allowed under, too.
+    ///
+    /// In a container the person is root, so the rights of what is below a directory, and the owner of what is writable,
+    /// bind nobody there. Such a source has to belong to the person, or to root with a mode that lets all others read it
+    /// (for a directory: and enter it, and not sticky as /tmp is). The latter is how an administrator shares a directory:
+    /// everything below it can be read, and where it is mapped writable changed, by whoever may map it.
+    ///
+    /// What is writable has to be on a nosuid mount: a setuid program of root's, made inside, is one on the host, too.
+    /// Other mounts of the same filesystem on the host have to be nosuid as well; that is the administrator's to see to.
     pub fn open_mount(&self, path: &Path, roots: &[PathBuf], write: bool) -> Result<(OwnedFd, PathBuf)> {
         let below = Below::find(path, roots)?;
         let source = self.run(|| -> Result<OwnedFd> {
@@ -91,7 +101,30 @@ impl Person {
             }
             Ok(source)
         })??;
+        let stat = rustix::fs::fstat(&source)?;
+        if (super::beneath::sort(&stat).is_dir() || write) && !self.may_hand_on(&stat) {
+            return Err(Fault::new(Kind::Denied, format!("{} does not belong to you", path.display()))
+                .why("root inside a container may do with it, and with all below it, what only its owner may")
+                .next("name one of your own, or ask for one that belongs to root and that all may read")
+                .into());
+        }
+        if write && !fstatvfs(&source)?.f_flag.contains(StatVfsMountFlags::NOSUID) {
+            return Err(Fault::new(Kind::Denied, format!("{} cannot be mapped writable", path.display()))
+                .why("root inside a container could make a setuid program in it that works on the host")
+                .next("mount that filesystem with nosuid, or map it read-only (`:ro`)")
+                .into());
+        }
         Ok((source, below.root.to_owned()))
+    }
+
+    /// Whether root in a container of this person may have what `stat` describes.
+    fn may_hand_on(&self, stat: &Stat) -> bool {
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        let shared = match super::beneath::sort(stat).is_dir() {
+            true => mode.contains(Mode::ROTH | Mode::XOTH) && !mode.contains(Mode::SVTX),
+            false => mode.contains(Mode::ROTH),
+        };
+        stat.st_uid == self.uid || (stat.st_uid == 0 && shared)
     }
 }
 
