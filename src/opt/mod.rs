@@ -17,6 +17,7 @@ mod person;
 mod staging;
 mod store;
 mod tree;
+mod turns;
 mod volume;
 
 pub use layer::Layer;

@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, StatVfs, 
 use rustix::io::Errno;
 
 use super::layer::Layers;
+use super::turns::Turns;
 use super::volume::VolumeRecord;
 use crate::report::{Fault, Kind};
 use crate::state::Records;
@@ -53,6 +54,7 @@ pub struct Store {
     changing: Mutex<()>,
     /// One lock per archive that is being fetched.
     pub(super) fetching: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    pub(super) turns: Turns,
     /// Which containers have a bind volume mounted, as Docker's mount IDs.
     pub(super) bound: Mutex<HashMap<String, Vec<String>>>,
     /// Wakes the thread that brings layers to disk.
@@ -113,6 +115,7 @@ impl Store {
             client: OnceLock::new(),
             changing: Mutex::default(),
             fetching: Mutex::default(),
+            turns: Turns::default(),
             bound: Mutex::default(),
             unsettled,
             _marker: marker,
