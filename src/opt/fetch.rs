@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use anyhow::{Context as _, Result};
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, oneshot};
 
 use super::STEP;
 use super::archive::{self, Cancel, Watch, network};
@@ -27,14 +27,27 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// One fetch, handed to the thread that does it. The lock goes with it, so that it is held until the thread has cleaned
+/// The right to fetch one archive now.
+struct Turn {
+    _of_one_person: OwnedSemaphorePermit,
+    _of_one_archive: OwnedMutexGuard<()>,
+    _in_the_store: OwnedSemaphorePermit,
+}
+
+/// What is to be done about an archive.
+enum Wanted {
+    Here(Layer),
+    Fetching(Turn),
+}
+
+/// One fetch, handed to the thread that does it. The turn goes with it, so that it lasts until the thread has cleaned
 /// up, even if nobody waits for it any more.
 struct Job {
     store: Arc<Store>,
     archive: Archive,
     public: bool,
     watch: Watch,
-    _lock: OwnedMutexGuard<()>,
+    _turn: Turn,
 }
 
 impl Store {
@@ -54,7 +67,7 @@ impl Store {
         reporter.begin(STEP, format!("/opt from {name}"));
         let layer = match scheme {
             Scheme::File => self.fetch_file(archive, person, reporter).await,
-            Scheme::Http => self.fetch_http(archive, reporter).await,
+            Scheme::Http => self.fetch_http(archive, person, reporter).await,
         };
         let layer = layer.map_err(|e| self.explain(e)).with_context(|| format!("get {}", archive.url))?;
         let size = ByteSize(layer.bytes);
@@ -80,31 +93,33 @@ impl Store {
     ) -> Result<Layer> {
         let path = archive.url.strip_prefix("file://").unwrap_or_default().to_owned();
         let (store, person) = (self.clone(), person.clone());
-        let (file, identity) = tokio::task::spawn_blocking(move || -> Result<(OwnedFd, Identity)> {
+        let uid = person.uid;
+        let (file, identity) = apart(move || -> Result<(OwnedFd, Identity)> {
             let file = person.open_file(Path::new(&path), &store.config.archive_roots)?;
             let identity = Identity::of(&rustix::fs::fstat(&file)?);
             Ok((file, identity))
         })
-        .await??;
+        .await?;
 
         let key = archive.sha256.map_or_else(|| format!("{identity:?}"), |digest| digest.hex());
-        let lock = self.lock(&key, reporter).await;
         // Whoever is here has shown that they can read the file.
-        let known = match archive.sha256 {
-            Some(digest) => Some(digest),
-            None => self.layers.digest_of(&identity)?,
+        let here = || {
+            let known = match archive.sha256 {
+                Some(digest) => Some(digest),
+                None => self.layers.digest_of(&identity)?,
+            };
+            Ok(known.map(|digest| self.layers.get(&digest)).transpose()?.flatten())
         };
-        if let Some(digest) = known
-            && let Some(layer) = self.layers.get(&digest)?
-        {
-            return Ok(layer);
-        }
+        let turn = match self.here_or_turn(&key, uid, reporter, here).await? {
+            Wanted::Here(layer) => return Ok(layer),
+            Wanted::Fetching(turn) => turn,
+        };
         let total = u64::try_from(rustix::fs::fstat(&file)?.st_size).ok();
         let settled = identity.is_settled(jiff::Timestamp::now());
         let watch = Watch { reporter: reporter.clone(), cancel: Cancel::default(), total };
         let _cancel = CancelOnDrop(watch.cancel.clone());
-        let job = Job { store: self.clone(), archive: archive.clone(), public: false, watch, _lock: lock };
-        tokio::task::spawn_blocking(move || {
+        let job = Job { store: self.clone(), archive: archive.clone(), public: false, watch, _turn: turn };
+        apart(move || {
             let file = File::from(file);
             job.run(&file, |store, digest| {
                 let after = Identity::of(&rustix::fs::fstat(&file)?);
@@ -117,15 +132,21 @@ impl Store {
                 }
             })
         })
-        .await?
+        .await
     }
 
-    async fn fetch_http(self: &Arc<Self>, archive: &Archive, reporter: &Reporter) -> Result<Layer> {
+    async fn fetch_http(
+        self: &Arc<Self>,
+        archive: &Archive,
+        person: &Person,
+        reporter: &Reporter,
+    ) -> Result<Layer> {
         let digest = archive.sha256.context("an archive from the network needs its sha256")?;
-        let lock = self.lock(&digest.hex(), reporter).await;
-        if let Some(layer) = self.layers.get(&digest)?.filter(|layer| layer.public) {
-            return Ok(layer);
-        }
+        let here = || Ok(self.layers.get(&digest)?.filter(|layer| layer.public));
+        let turn = match self.here_or_turn(&digest.hex(), person.uid, reporter, here).await? {
+            Wanted::Here(layer) => return Ok(layer),
+            Wanted::Fetching(turn) => turn,
+        };
         let client = match self.client.get() {
             Some(client) => client,
             None => {
@@ -136,10 +157,35 @@ impl Store {
         let (transfer, received, total) = network::Transfer::begin(client, &archive.url).await?;
         let watch = Watch { reporter: reporter.clone(), cancel: Cancel::default(), total };
         let _cancel = CancelOnDrop(watch.cancel.clone());
-        let job = Job { store: self.clone(), archive: archive.clone(), public: true, watch, _lock: lock };
-        let work = tokio::task::spawn_blocking(move || job.run(received, |_, _| Ok(())));
+        let job = Job { store: self.clone(), archive: archive.clone(), public: true, watch, _turn: turn };
+        let work = apart(move || job.run(received, |_, _| Ok(())));
         let ((), layer) = tokio::join!(transfer.run(), work);
-        layer?
+        layer
+    }
+
+    /// The layer if `here` finds it, else the right to fetch it, which may take a while. Who waits for somebody else's
+    /// fetch of the same archive has a turn of their own already, so nobody who waits for their own turn makes others
+    /// wait for an archive.
+    async fn here_or_turn(
+        &self,
+        key: &str,
+        uid: u32,
+        reporter: &Reporter,
+        here: impl Fn() -> Result<Option<Layer>>,
+    ) -> Result<Wanted> {
+        if let Some(layer) = here()? {
+            return Ok(Wanted::Here(layer));
+        }
+        let of_one_person = self.turns.of(uid, reporter).await?;
+        let of_one_archive = self.lock(key, reporter).await;
+        if let Some(layer) = here()? {
+            return Ok(Wanted::Here(layer));
+        }
+        Ok(Wanted::Fetching(Turn {
+            _of_one_person: of_one_person,
+            _of_one_archive: of_one_archive,
+            _in_the_store: self.turns.in_the_store(reporter).await?,
+        }))
     }
 
     /// Waits until nobody else is fetching the same.
@@ -162,6 +208,18 @@ impl Store {
             }
         }
     }
+}
+
+/// Does what may take long on a thread of its own: those that tokio has for blocking work are for Docker's calls, which
+/// have to be answered soon.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let (done, result) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("fetch".into())
+        // Where nobody waits any more, the result is of no use.
+        .spawn(move || drop(done.send(work())))
+        .context("start a thread to fetch on")?;
+    result.await.context("the thread that fetches panicked")?
 }
 
 impl Job {

@@ -221,6 +221,11 @@ impl Layers {
 pub struct Discarded(Option<(OwnedFd, String)>);
 
 impl Discarded {
+    /// There was nothing to move away.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     pub fn remove(self) -> Result<()> {
         match self.0 {
             Some((place, name)) => tree::remove(place, &name).with_context(|| format!("remove {name}")),

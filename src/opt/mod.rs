@@ -4,7 +4,7 @@
 //! ```text
 //! <root>/.store/            0700: layers, volumes and their mounts; only root enters
 //! <root>/<container>/opt    what the owner sees of the volume: the same mount again, nosuid and nodev
-//! <root>/staging/<random>/  where a person's own git puts a checkout, on the same filesystem
+//! <root>/staging/<random>/  where a person's own git puts a checkout: a directory of the store, nosuid and nodev
 //! ```
 
 mod archive;
@@ -17,6 +17,7 @@ mod person;
 mod staging;
 mod store;
 mod tree;
+mod turns;
 mod volume;
 
 pub use layer::Layer;

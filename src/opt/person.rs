@@ -4,11 +4,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow};
-use rustix::fs::{Access, AtFlags, Mode, OFlags, ResolveFlags, openat2};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use nix::unistd::{setfsgid, setfsuid};
+use rustix::fs::{
+    Access, AtFlags, Gid, Mode, OFlags, ResolveFlags, Stat, StatVfsMountFlags, fstatvfs, openat2,
+};
 use rustix::io::Errno;
-use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
-use rustix::{fs::Gid, fs::Uid};
+use rustix::thread::{CapabilitySet, capabilities, set_thread_groups};
 use serde::{Deserialize, Serialize};
 
 use crate::report::{Fault, Kind};
@@ -23,24 +25,38 @@ pub struct Person {
 }
 
 impl Person {
-    /// Runs `work` on a thread of its own that has this person's rights and no others. Descriptors it opens are good
-    /// for the caller; the rights end with the thread.
+    /// Runs `work` on a thread of its own that has this person's rights to files and no others. Descriptors it opens are
+    /// good for the caller; the rights end with the thread.
+    ///
+    /// Only what decides about files is the person's (credentials(7)): were the thread's other user IDs theirs, too, they
+    /// could send it signals, and with it the daemon. access(2) asks for those others: it needs `AT_EACCESS` here.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        let groups: Vec<Gid> = self.groups.iter().map(|g| Gid::from_raw(*g)).collect();
-        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         std::thread::scope(|scope| {
             let worker = std::thread::Builder::new().name("person".into()).spawn_scoped(scope, || {
-                // Groups first, uid last: the uid takes the right to change the others with it.
-                set_thread_groups(&groups)?;
-                set_thread_res_gid(gid, gid, gid)?;
-                set_thread_res_uid(uid, uid, uid)?;
-                Ok::<T, Errno>(work())
+                self.take_rights()?;
+                Ok::<T, anyhow::Error>(work())
             })?;
             worker
                 .join()
                 .map_err(|_| anyhow!("the work as uid {} panicked", self.uid))?
-                .with_context(|| format!("become uid {}", self.uid))
+                .with_context(|| format!("take the rights of uid {}", self.uid))
         })
+    }
+
+    /// Gives this thread the person's rights to files. The uid goes last: the kernel takes root's own rights to files with
+    /// it (capabilities(7)).
+    fn take_rights(&self) -> Result<()> {
+        let groups: Vec<Gid> = self.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+        set_thread_groups(&groups).context("take the groups")?;
+        let (uid, gid) = (nix::unistd::Uid::from_raw(self.uid), nix::unistd::Gid::from_raw(self.gid));
+        // These two answer with what was before and never say that they failed (setfsuid(2)).
+        setfsgid(gid);
+        setfsuid(uid);
+        ensure!(setfsgid(gid) == gid && setfsuid(uid) == uid, "the kernel does not let this process");
+        let over_files = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH | CapabilitySet::FOWNER;
+        let kept = capabilities(None).context("look at the capabilities")?.effective;
+        ensure!(uid.is_root() || !kept.intersects(over_files), "root's rights to files are still there");
+        Ok(())
     }
 
     /// Opens the regular file `path`, which must be below one of `roots`, for reading as the person.
@@ -57,6 +73,14 @@ impl Person {
 
     /// Opens the file or directory `path`, below one of `roots`, to be mounted: the person must be able to read it,
     /// and to write it where `write` is asked. Returns the root it was allowed under, too.
+    ///
+    /// In a container the person is root, so the rights of what is below a directory, and the owner of what is writable,
+    /// bind nobody there. Such a source has to belong to the person, or to root with a mode that lets all others read it
+    /// (for a directory: and enter it, and not sticky as /tmp is). The latter is how an administrator shares a directory:
+    /// everything below it can be read, and where it is mapped writable changed, by whoever may map it.
+    ///
+    /// What is writable has to be on a nosuid mount: a setuid program of root's, made inside, is one on the host, too.
+    /// Other mounts of the same filesystem on the host have to be nosuid as well; that is the administrator's to see to.
     pub fn open_mount(&self, path: &Path, roots: &[PathBuf], write: bool) -> Result<(OwnedFd, PathBuf)> {
         let below = Below::find(path, roots)?;
         let source = self.run(|| -> Result<OwnedFd> {
@@ -65,7 +89,7 @@ impl Person {
             let denied = |e: Errno, what: &str| below.fault(e, what);
             if sort.is_dir() {
                 let wanted = if write { Access::WRITE_OK | Access::EXEC_OK } else { Access::EXEC_OK };
-                rustix::fs::accessat(&source, ".", wanted, AtFlags::empty())
+                rustix::fs::accessat(&source, ".", wanted, AtFlags::EACCESS)
                     .map_err(|e| denied(e, if write { "write" } else { "enter" }))?;
             } else if sort.is_file() {
                 if write {
@@ -77,7 +101,30 @@ impl Person {
             }
             Ok(source)
         })??;
+        let stat = rustix::fs::fstat(&source)?;
+        if (super::beneath::sort(&stat).is_dir() || write) && !self.may_hand_on(&stat) {
+            return Err(Fault::new(Kind::Denied, format!("{} does not belong to you", path.display()))
+                .why("root inside a container may do with it, and with all below it, what only its owner may")
+                .next("name one of your own, or ask for one that belongs to root and that all may read")
+                .into());
+        }
+        if write && !fstatvfs(&source)?.f_flag.contains(StatVfsMountFlags::NOSUID) {
+            return Err(Fault::new(Kind::Denied, format!("{} cannot be mapped writable", path.display()))
+                .why("root inside a container could make a setuid program in it that works on the host")
+                .next("mount that filesystem with nosuid, or map it read-only (`:ro`)")
+                .into());
+        }
         Ok((source, below.root.to_owned()))
+    }
+
+    /// Whether root in a container of this person may have what `stat` describes.
+    fn may_hand_on(&self, stat: &Stat) -> bool {
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        let shared = match super::beneath::sort(stat).is_dir() {
+            true => mode.contains(Mode::ROTH | Mode::XOTH) && !mode.contains(Mode::SVTX),
+            false => mode.contains(Mode::ROTH),
+        };
+        stat.st_uid == self.uid || (stat.st_uid == 0 && shared)
     }
 }
 

@@ -1,40 +1,61 @@
 //! Directories in which a person's own git puts a checkout, on the store's filesystem, so that moving it into a volume
 //! copies nothing.
+//!
+//! ```text
+//! <root>/.store/staging/<random>/tree   the directory itself: the person's, but only root gets there
+//! <root>/.store/staging/<random>/view   where the mount of it is made
+//! <root>/staging/<random>/              where the person sees it
+//! ```
+//!
+//! The person only ever holds the directory through a nosuid mount. A descriptor of it goes with the checkout into the
+//! volume, where root in a container may make a setuid program; through that mount it is none.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, Uid, fchown, mkdirat, unlinkat};
+use rustix::io::Errno;
 
 use super::beneath::{self, Inner};
-use super::layer::{names, unused};
+use super::layer::{Discarded, Layers, names, unused};
 use super::person::Person;
 use super::store::{Store, directory};
-use super::tree;
+use super::{mounts, tree};
 
 /// A directory of one person, removed when this is dropped.
 pub struct Staging {
-    path: PathBuf,
-    parent: OwnedFd,
+    layers: Arc<Layers>,
     name: String,
+    /// Where the person sees it, and the directory above.
+    path: PathBuf,
+    shown: OwnedFd,
+    /// `<root>/.store/staging`.
+    kept: OwnedFd,
+    /// The directory itself, not through the person's mount.
     pub(super) handle: OwnedFd,
 }
 
 impl Store {
     /// Makes `<root>/staging/<random>/`, which belongs to the person and which nobody else may enter.
     pub fn staging(&self, person: &Person) -> Result<Staging> {
-        let place = self.config.storage.join("staging");
+        let (shown, kept) = (self.config.storage.join("staging"), self.inside("staging"));
         let make = || -> Result<Staging> {
-            let parent = directory(&place)?;
             let name = unused();
-            rustix::fs::mkdirat(&parent, &name, Mode::RWXU)?;
-            let inner = Inner::parse(name.as_bytes())?;
-            let handle = beneath::open(&parent, &inner, OFlags::RDONLY | OFlags::DIRECTORY)?;
-            let path = place.join(&name);
-            let staging = Staging { path, parent, name, handle };
+            let (path, own) = (shown.join(&name), kept.join(&name));
+            let (shown, kept) = (directory(&shown)?, directory(&kept)?);
+            mkdirat(&kept, &name, Mode::RWXU)?;
+            for part in ["tree", "view"] {
+                mkdirat(&kept, format!("{name}/{part}"), Mode::RWXU)?;
+            }
+            let handle = directory(&own.join("tree"))?;
+            mkdirat(&shown, &name, Mode::RWXU)?;
+            let target = beneath::handle(&shown, &Inner::parse(name.as_bytes())?)?;
+            let staging = Staging { layers: self.layers.clone(), name, path, shown, kept, handle };
             let (uid, gid) = (Uid::from_raw(person.uid), Gid::from_raw(person.gid));
-            rustix::fs::fchown(&staging.handle, Some(uid), Some(gid))?;
+            fchown(&staging.handle, Some(uid), Some(gid))?;
+            mounts::view(&own.join("tree"), &own.join("view"), target.as_fd())?;
             Ok(staging)
         };
         make().context("make a staging directory").map_err(|e| self.explain(e))
@@ -42,13 +63,25 @@ impl Store {
 
     /// Removes what a crash left. Returns what could not be removed.
     pub(super) fn clear_staging(&self) -> Result<Vec<anyhow::Error>> {
-        let place = self.config.storage.join("staging");
-        let handle = directory(&place)?;
-        let failed = names(&place)?.into_iter().filter_map(|name| {
-            let removed = tree::remove(&handle, &name);
-            removed.with_context(|| format!("remove {}", place.join(name).display())).err()
-        });
-        Ok(failed.collect())
+        let (shown, kept) = (self.config.storage.join("staging"), self.inside("staging"));
+        let (shown_handle, kept_handle) = (directory(&shown)?, directory(&kept)?);
+        let hide = |name: &str| -> Result<()> {
+            mounts::unmount_from(&shown.join(name), true)?;
+            Ok(tree::remove(&shown_handle, name)?)
+        };
+        let remove = |name: &str| -> Result<()> {
+            mounts::unmount_from(&kept.join(name).join("view"), true)?;
+            self.layers.discard(&kept_handle, name)?.remove()
+        };
+        let left = |place: &Path, name: &str| format!("remove {}", place.join(name).display());
+        let mut failed = Vec::new();
+        for name in names(&shown)? {
+            failed.extend(hide(&name).with_context(|| left(&shown, &name)).err());
+        }
+        for name in names(&kept)? {
+            failed.extend(remove(&name).with_context(|| left(&kept, &name)).err());
+        }
+        Ok(failed)
     }
 }
 
@@ -57,17 +90,43 @@ impl Staging {
         &self.path
     }
 
+    /// Takes it out of the person's sight. What they have open in it stays open, through a mount that is nowhere.
+    pub(super) fn detach(&self) -> Result<()> {
+        mounts::unmount_from(&self.path, true)
+    }
+
     /// Removes it now, with all that is in it, and says whether that worked. Blocks.
     pub fn discard(self) -> Result<()> {
-        tree::remove(&self.parent, &self.name).with_context(|| format!("remove {}", self.path.display()))
+        let remove = || self.move_away()?.remove();
+        remove().with_context(|| format!("remove {}", self.path.display()))
+    }
+
+    /// Takes little time, however much is in it.
+    fn move_away(&self) -> Result<Discarded> {
+        self.detach()?;
+        match unlinkat(&self.shown, &self.name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(e).with_context(|| format!("remove {}", self.path.display())),
+        }
+        self.layers.discard(&self.kept, &self.name)
     }
 }
 
 impl Drop for Staging {
-    /// Blocks for as long as the removal takes.
+    /// A thread of its own removes what is in it: that may take long.
     fn drop(&mut self) {
-        if let Err(e) = tree::remove(&self.parent, &self.name) {
-            tracing::warn!("{} is left until the next start: {e}", self.path.display());
+        let path = self.path.clone();
+        let left =
+            move |e: anyhow::Error| tracing::warn!("{} is left until the next start: {e:#}", path.display());
+        match self.move_away() {
+            Ok(discarded) if discarded.is_empty() => {}
+            Ok(discarded) => {
+                let remove = move || discarded.remove().unwrap_or_else(left);
+                if let Err(e) = std::thread::Builder::new().name("discard".into()).spawn(remove) {
+                    tracing::warn!("what was in {} is left until the next start: {e}", self.path.display());
+                }
+            }
+            Err(e) => left(e),
         }
     }
 }

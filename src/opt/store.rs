@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, StatVfs, 
 use rustix::io::Errno;
 
 use super::layer::Layers;
+use super::turns::Turns;
 use super::volume::VolumeRecord;
 use crate::report::{Fault, Kind};
 use crate::state::Records;
@@ -53,6 +54,7 @@ pub struct Store {
     changing: Mutex<()>,
     /// One lock per archive that is being fetched.
     pub(super) fetching: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    pub(super) turns: Turns,
     /// Which containers have a bind volume mounted, as Docker's mount IDs.
     pub(super) bound: Mutex<HashMap<String, Vec<String>>>,
     /// Wakes the thread that brings layers to disk.
@@ -113,6 +115,7 @@ impl Store {
             client: OnceLock::new(),
             changing: Mutex::default(),
             fetching: Mutex::default(),
+            turns: Turns::default(),
             bound: Mutex::default(),
             unsettled,
             _marker: marker,
@@ -213,7 +216,7 @@ fn prepare(storage: &Path) -> Result<()> {
     }
     let store = storage.join(".store");
     make(&store, 0o700)?;
-    for name in ["layers", "partial", "volumes", "binds", "files", "empty"] {
+    for name in ["layers", "partial", "volumes", "binds", "files", "empty", "staging"] {
         make(&store.join(name), 0o700)?;
     }
     make(&storage.join("staging"), 0o711)?;

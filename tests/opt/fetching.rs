@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use moorage::report::{Event, Fault, Kind, Reporter};
 use rustix::fs::XattrFlags;
 use tokio::sync::mpsc;
+use tower::ServiceExt as _;
 
 use crate::pack::{Pack, gzip, noise, xz, zstd};
 use crate::server::Server;
@@ -117,14 +118,9 @@ fn two_at_once_are_one_transfer_with_progress() {
         let server = Server::start(content).await;
         let archive = server.archive("held");
         let (reporter, heard) = listening();
-        let (waiting, mut waits) = mpsc::unbounded_channel();
-        let second = Reporter::new(move |event| {
-            if matches!(&event, Event::Begin { text, .. } if text.contains("waiting")) {
-                let _ = waiting.send(());
-            }
-        });
+        let (second, mut waited) = waits();
         let open = async {
-            waits.recv().await.unwrap();
+            waited.recv().await.unwrap();
             server.gate.add_permits(1);
         };
         let ann = person(12345);
@@ -164,6 +160,126 @@ fn different_archives_come_in_parallel() {
         }
         one.gate.add_permits(1);
         first.await.unwrap();
+    });
+}
+
+/// A reporter, and what comes each time that somebody waits.
+fn waits() -> (Reporter, mpsc::UnboundedReceiver<()>) {
+    let (waiting, waits) = mpsc::unbounded_channel();
+    let reporter = Reporter::new(move |event| {
+        if matches!(&event, Event::Begin { text, .. } if text.contains("waiting")) {
+            let _ = waiting.send(());
+        }
+    });
+    (reporter, waits)
+}
+
+async fn servers(count: usize) -> Vec<Server> {
+    let mut servers = Vec::new();
+    for n in 0..count {
+        servers.push(Server::start(gzip(&Pack::new().file("n", n.to_string().as_bytes()).tar())).await);
+    }
+    servers
+}
+
+#[test]
+fn two_slow_archives_of_one_person_leave_room_for_the_others() {
+    let world = World::new();
+    world.block_on(async {
+        let servers = servers(5).await;
+        let (ann, bob) = (person(12345), person(12346));
+        let silent = Reporter::silent();
+        let known = world.store.fetch(&servers[4].archive("plain"), &ann, &silent).await.unwrap();
+        let (reporter, mut waited) = waits();
+        let held: Vec<_> = servers.iter().map(|server| server.archive("held")).collect();
+        let plain: Vec<_> = servers.iter().map(|server| server.archive("plain")).collect();
+        let first = world.store.fetch(&held[0], &ann, &silent);
+        let second = world.store.fetch(&held[1], &ann, &silent);
+        let others = async {
+            {
+                let third = world.store.fetch(&plain[2], &ann, &reporter);
+                tokio::select! {
+                    _ = third => panic!("two of Ann's go on already"),
+                    _ = waited.recv() => {}
+                }
+                // And she goes away: her place is free again.
+            }
+            let third = world.store.fetch(&plain[2], &ann, &reporter);
+            let theirs = async {
+                waited.recv().await.unwrap();
+                world.store.fetch(&plain[3], &bob, &silent).await.unwrap();
+                // What is here needs no turn.
+                assert_eq!(world.store.fetch(&plain[4], &ann, &silent).await.unwrap(), known);
+                assert_eq!(servers[2].asked.load(Ordering::SeqCst), 0);
+                servers[0].gate.add_permits(1);
+            };
+            let (third, ()) = tokio::join!(third, theirs);
+            third.unwrap();
+            servers[1].gate.add_permits(1);
+        };
+        let (first, second, ()) = tokio::join!(first, second, others);
+        first.unwrap();
+        second.unwrap();
+    });
+}
+
+#[test]
+fn so_many_fetches_at_a_time() {
+    let world = World::new();
+    world.block_on(async {
+        let servers = servers(9).await;
+        let silent = Reporter::silent();
+        let held: Vec<_> = servers.iter().map(|server| server.archive("held")).collect();
+        let people: Vec<_> = (0..9).map(|n| person(12345 + n / 2)).collect();
+        let eight = (0..8).map(|n| world.store.fetch(&held[n], &people[n], &silent));
+        let (reporter, mut waited) = waits();
+        let last = servers[8].archive("plain");
+        let others = async {
+            let mut ninth = Box::pin(world.store.fetch(&last, &people[8], &reporter));
+            tokio::select! {
+                _ = &mut ninth => panic!("eight go on already"),
+                _ = waited.recv() => {}
+            }
+            assert_eq!(servers[8].asked.load(Ordering::SeqCst), 0);
+            servers.iter().for_each(|server| server.gate.add_permits(1));
+            ninth.await.unwrap();
+        };
+        let eight = futures_util::future::try_join_all(eight);
+        let (eight, ()) = tokio::join!(eight, others);
+        assert_eq!(eight.unwrap().len(), 8);
+    });
+}
+
+#[test]
+fn a_slow_archive_takes_no_thread_from_docker() {
+    let world = World::new();
+    world.volume("siem", &[]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
+    runtime.unwrap().block_on(async {
+        let server = Server::start(zstd(&Pack::new().file("noise", &noise(20_000_000)).tar())).await;
+        let archive = server.archive("held");
+        let (progress, mut progressed) = mpsc::unbounded_channel();
+        let reporter = Reporter::new(move |event| {
+            if let Event::Progress { .. } = event {
+                let _ = progress.send(());
+            }
+        });
+        let ann = person(12345);
+        let mount = async {
+            progressed.recv().await.unwrap();
+            let call = axum::http::Request::post("/VolumeDriver.Mount")
+                .body(axum::body::Body::from(r#"{"Name":"siem","ID":"a"}"#));
+            // The time is there for the failure only.
+            let answer = world.store.router().oneshot(call.unwrap());
+            tokio::time::timeout(std::time::Duration::from_secs(20), answer).await.unwrap().unwrap()
+        };
+        tokio::select! {
+            _ = world.store.fetch(&archive, &ann, &reporter) => panic!("the gate is shut"),
+            answer = mount => assert!(answer.status().is_success()),
+        }
+        // It waits for the thread that was given up.
+        server.gate.add_permits(2);
+        world.store.fetch(&archive, &ann, &Reporter::silent()).await.unwrap();
     });
 }
 
@@ -271,7 +387,13 @@ fn what_a_crash_left_is_cleared() {
     std::fs::write(store.join("partial/1234/a/f"), "x").unwrap();
     std::fs::create_dir(store.join("layers/0123456789ab")).unwrap();
     std::fs::create_dir_all(world.storage().join("staging/dead/checkout")).unwrap();
+    let staging = world.store.staging(&person(12345)).unwrap();
+    let staged = staging.path().to_owned();
+    std::fs::create_dir(staged.join("checkout")).unwrap();
+    std::mem::forget(staging);
     let world = world.reopen();
+    assert_eq!(world.options(&staged), None);
+    assert_eq!(entries(&store.join("staging")), [] as [std::path::PathBuf; 0]);
     assert_eq!(world.partial(), [] as [std::path::PathBuf; 0]);
     assert!(!store.join("layers/0123456789ab").exists());
     assert_eq!(entries(&world.storage().join("staging")), [] as [std::path::PathBuf; 0]);

@@ -1,15 +1,17 @@
 //! What a person, or root inside a container, could try against the host.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use moorage::opt::Person;
 use moorage::report::Kind;
 use moorage::spec::Archive;
 
 use crate::pack::{Pack, gzip};
-use crate::world::{ANN, BOB, World, digest, give, person, run_as};
+use crate::world::{ANN, BOB, World, digest, entries, give, person, run_as};
 
 fn at(path: &Path) -> Archive {
     Archive { url: format!("file://{}", path.display()), sha256: None }
@@ -132,7 +134,6 @@ fn a_groups_container_is_for_its_members() {
     assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (0, 777, 0o750));
     let file = world.view("shared").join("f");
     assert!(run_as(ANN, Command::new("cat").arg(&file)).contains("Permission denied"));
-    use std::os::unix::process::CommandExt as _;
     let member = Command::new("cat").arg(&file).uid(ANN).gid(777).output().unwrap();
     assert_eq!(member.stdout, b"hello");
 }
@@ -170,6 +171,91 @@ fn a_staging_directory_is_the_persons_alone() {
     assert!(run_as(BOB, Command::new("ls").arg(path.parent().unwrap())).contains("Permission denied"));
     drop(staging);
     assert!(!path.exists());
+}
+
+#[test]
+fn what_was_opened_in_staging_gives_no_rights_once_the_checkout_is_in_the_volume() {
+    let world = World::new();
+    let upper = world.new_volume("siem", &[]).unwrap();
+    let staging = world.store.staging(&person(ANN)).unwrap();
+    let options = world.options(staging.path()).unwrap();
+    assert!(options.contains("nosuid") && options.contains("nodev"), "{options}");
+    // Ann stays where the checkout is, and keeps it open.
+    let stay = "mkdir 0 && cd 0 && exec 3<. && echo ready && read go && \
+                ./id -u && /proc/self/fd/3/id -u; ls ..; ls /proc/self/fd/3/..; mv id ../id";
+    let mut ann = Command::new("sh")
+        .args(["-c", stay])
+        .current_dir(staging.path())
+        .uid(ANN)
+        .gid(ANN)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(ann.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    upper.move_checkout(&staging, "0", "src/siem").unwrap();
+    world.store.finish_volume("siem").unwrap();
+    drop(staging);
+    // Root inside makes a program that gives root.
+    let made = world.merged("siem").join("src/siem/id");
+    std::fs::copy("/usr/bin/id", &made).unwrap();
+    std::fs::set_permissions(&made, PermissionsExt::from_mode(0o6755)).unwrap();
+    ann.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).unwrap();
+    ann.wait().unwrap();
+    assert_eq!(rest, format!("{ANN}\n{ANN}\n"), "it is found there, means nothing, and nothing is above it");
+    // Without nosuid it does give root: the test would notice.
+    let plain = world.home.join("plain");
+    std::fs::create_dir(&plain).unwrap();
+    rustix::mount::mount_bind(world.merged("siem"), &plain).unwrap();
+    assert_eq!(run_as(ANN, Command::new(plain.join("src/siem/id")).arg("-u")), "0");
+    let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    assert!(!mounts.contains("staging"), "{mounts}");
+    for place in ["staging", ".store/staging"] {
+        assert_eq!(entries(&world.storage().join(place)), [] as [std::path::PathBuf; 0]);
+    }
+}
+
+#[test]
+fn a_thread_with_a_persons_rights_is_not_the_persons() {
+    let world = World::new();
+    let secret = world.home.join("secret");
+    std::fs::write(&secret, "x").unwrap();
+    std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o640)).unwrap();
+    let ann = Person { uid: ANN, gid: BOB, groups: vec![777] };
+    let signal = || {
+        let thread = rustix::thread::gettid().as_raw_nonzero();
+        run_as(
+            ANN,
+            Command::new("sh").arg("-c").arg(format!("kill -0 {thread}; prlimit --nofile=9 --pid {thread}")),
+        )
+    };
+    let look =
+        || (std::fs::read_to_string("/proc/thread-self/status").unwrap(), std::fs::File::open(&secret));
+    let (status, opened) = ann.run(look).unwrap();
+    let said = std::thread::spawn(move || ann.run(signal).unwrap()).join().unwrap();
+    assert_eq!(opened.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
+    let line = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    // Real, effective, saved, filesystem (proc_pid_status(5)).
+    assert_eq!(line("Uid:"), ["0", "0", "0", &ANN.to_string()]);
+    assert_eq!(line("Gid:"), ["0", "0", "0", &BOB.to_string()]);
+    assert_eq!(line("Groups:"), ["777"]);
+    // CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID (capabilities(7)).
+    let effective = u64::from_str_radix(&line("CapEff:")[0], 16).unwrap();
+    assert_eq!(effective & 0b1_1111, 0);
+    assert_eq!(said.matches("not permitted").count(), 2, "{said}");
+    // What is given to the group is the person's, too.
+    std::os::unix::fs::chown(&secret, None, Some(777)).unwrap();
+    let ann = Person { uid: ANN, gid: ANN, groups: vec![777] };
+    ann.run(|| std::fs::File::open(&secret)).unwrap().unwrap();
 }
 
 #[test]

@@ -83,7 +83,8 @@ impl Upper {
         write().with_context(|| format!("write /opt/{path}"))
     }
 
-    /// Moves the checkout `name` from a staging directory to `to`. What the layers have there is hidden by it.
+    /// Moves the checkout `name` from a staging directory to `to`. What the layers have there is hidden by it. The person
+    /// sees nothing of the staging directory any more.
     pub fn move_checkout(&self, staging: &Staging, name: &str, to: &str) -> Result<()> {
         let (from, to) = (inner(name)?, inner(to)?);
         let (from_parent, from_name) = from.split().context("a checkout needs a name")?;
@@ -95,6 +96,7 @@ impl Upper {
             return Err(in_the_way(&to, "a file or link"));
         }
         let move_it = || -> Result<()> {
+            staging.detach()?;
             let source = beneath::handle(&staging.handle, &from_parent)?;
             // It must be a directory: that is what is opened here, and what is marked below.
             beneath::handle(&source, &inner(&String::from_utf8_lossy(from_name))?)?;
