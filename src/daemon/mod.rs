@@ -121,6 +121,8 @@ async fn serve(args: &Args) -> Result<()> {
         operations: Operations::default(),
     });
     let stop = CancellationToken::new();
+    let mut term = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let sockets = listen::sockets(&args.run)?;
     let drivers = plugin::router(&lan, &opt);
     let people = routes::router(app.clone());
@@ -132,8 +134,6 @@ async fn serve(args: &Args) -> Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), run = %args.run.display(), "moorage is up");
 
-    let mut term = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     tokio::select! {
         _ = term.recv() => {}
         _ = interrupt.recv() => {}
@@ -147,6 +147,6 @@ async fn serve(args: &Args) -> Result<()> {
     }
     recovery.abort();
     serving.iter().for_each(tokio::task::JoinHandle::abort);
-    listen::close(&args.run);
+    listen::close(&sockets.made);
     Ok(())
 }
