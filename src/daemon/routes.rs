@@ -25,7 +25,10 @@ use crate::container::runlog::RunLog;
 use crate::container::{Caller, Record, check, diff, lifecycle, view};
 use crate::report::{Fault, Kind};
 use crate::spec::plan::Plan;
-use crate::spec::{ContainerName, Mac, Owner};
+use crate::spec::{Archive, ContainerName, Mac, Owner};
+
+/// The most images, or archives, one question may be about: all projects of a large site.
+const MOST_PRESENT: usize = 1024;
 
 /// A fault as an answer.
 struct Refusal(Fault);
@@ -275,8 +278,7 @@ async fn show_plan(State(app): State<Arc<App>>, caller: Caller, bytes: bytes::By
         here.container = found.filter(|found| found.id == record.id).map(|found| found.running);
     }
     here.image = app.host.engine.image(&spec.image).await?.map(|image| image.size);
-    here.archives =
-        spec.opt.iter().map(|archive| app.host.opt.find(archive).map(|layer| layer.bytes)).collect();
+    here.archives = archives_here(&app, spec.opt.clone()).await?;
     let network = app.host.engine.network(&spec.network).await?;
     let places = Places {
         storage: app.host.config.storage.to_string_lossy().into_owned(),
@@ -294,13 +296,27 @@ async fn show_plan(State(app): State<Arc<App>>, caller: Caller, bytes: bytes::By
 
 async fn present(State(app): State<Arc<App>>, _: Caller, bytes: bytes::Bytes) -> Answer<Json<Present>> {
     let wanted: PresentRequest = body(&bytes)?;
+    let count = wanted.images.len().max(wanted.archives.len());
+    if count > MOST_PRESENT {
+        return Err(Fault::new(Kind::Usage, format!("{count} at once are more than {MOST_PRESENT}")).into());
+    }
     let mut present = Present::default();
     for image in &wanted.images {
-        present.images.push(app.host.engine.image(image).await?.map(|image| image.size));
+        // What no container may be made of is not here for anybody.
+        present.images.push(match check::image(image, &app.host.config) {
+            Ok(()) => app.host.engine.image(image).await?.map(|image| image.size),
+            Err(_) => None,
+        });
     }
-    present.archives =
-        wanted.archives.iter().map(|a| app.host.opt.find(a).map(|layer| layer.bytes)).collect();
+    present.archives = archives_here(&app, wanted.archives).await?;
     Ok(Json(present))
+}
+
+/// Bytes of each archive that is in the store.
+async fn archives_here(app: &App, archives: Vec<Archive>) -> Result<Vec<Option<u64>>> {
+    let opt = app.host.opt.clone();
+    let look = move || archives.iter().map(|archive| opt.find(archive).map(|layer| layer.bytes)).collect();
+    tokio::task::spawn_blocking(look).await.context("the look into the store ended")
 }
 
 async fn leases(State(app): State<Arc<App>>, _: Caller) -> Answer<Json<Vec<LeaseView>>> {
