@@ -64,13 +64,10 @@ fn denied(what: String, key: &str) -> Fault {
 
 /// A container's name ends with its owner's, so that nobody takes the names of another.
 fn name(name: &ContainerName, owner: &Owner) -> Result<(), Fault> {
-    let own = ContainerName::join(&[], owner).map_err(|e| wrong(e.to_string()))?;
-    let text = name.as_str();
-    let tail = text.rsplit('-').next().unwrap_or_default();
-    let hashed = tail.len() == 6 && tail.bytes().all(|b| b.is_ascii_hexdigit());
-    match text.ends_with(&format!("-{own}")) || hashed {
+    let tail = format!("-{}", owner.label());
+    match name.as_str().ends_with(&tail) {
         true => Ok(()),
-        false => Err(wrong(format!("the name {text} does not end with its owner's, -{own}"))),
+        false => Err(wrong(format!("the name {name} does not end with its owner's, {tail}"))),
     }
 }
 
@@ -291,7 +288,9 @@ mod tests {
 
     #[test]
     fn the_names_of_others_are_refused() {
-        assert_eq!(refused(|s| s.name = "siem-9-2-bob".parse().unwrap()), Kind::Usage);
+        for other in ["siem-9-2-bob", "siem-9-2-bob-0a1b2c", "siem-9-2-joann", "ann"] {
+            assert_eq!(refused(|s| s.name = other.parse().unwrap()), Kind::Usage, "{other}");
+        }
     }
 
     #[test]

@@ -122,7 +122,8 @@ fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
 }
 
 impl App {
-    /// The container that `typed` means to `caller`: the full name, or the short one of their own or a group's.
+    /// The container that `typed` means to `caller`: their own by its short name, the one of that full name, or a
+    /// group's by its short name.
     fn find(&self, caller: &Caller, typed: &str) -> Result<Record> {
         let mut owners = vec![Owner::Person(caller.account.name.clone())];
         owners.extend(caller.groups.iter().map(|(_, group)| Owner::Group(group.clone())));
@@ -148,6 +149,15 @@ impl App {
     fn permitted(&self, caller: &Caller, action: Action, typed: &str) -> Result<Record> {
         let record = self.find(caller, typed)?;
         permit(caller, action, &record.spec.owner)?;
+        Ok(record)
+    }
+
+    /// What has this exact name, if anything has; refused where `caller` may not do `action` to it.
+    fn permitted_if_there(&self, caller: &Caller, action: Action, name: &str) -> Result<Option<Record>> {
+        let record = self.host.records.get(name)?;
+        if let Some(record) = &record {
+            permit(caller, action, &record.spec.owner)?;
+        }
         Ok(record)
     }
 }
@@ -177,10 +187,10 @@ async fn make_container(
     // Checked here too, before a name from outside makes a log file.
     check::check(&request.spec, &app.host.config)?;
     let name = request.spec.name.to_string();
-    if let Some(existing) = app.host.records.get(&name)? {
-        permit(&caller, Action::Operate, &existing.spec.owner)?;
-    }
+    app.permitted_if_there(&caller, Action::Operate, &name)?;
     let mut operation = app.operations.begin(&name, "make", caller.account.uid).await?;
+    // Again, now that nobody else works on it.
+    app.permitted_if_there(&caller, Action::Operate, &name)?;
     let gid = match &request.spec.owner {
         Owner::Group(group) => {
             caller.groups.iter().find(|(_, name)| name == group).map_or(0, |(gid, _)| *gid)
@@ -219,12 +229,14 @@ macro_rules! verb {
             let record = app.permitted(&caller, $action, &typed)?;
             let name = record.spec.name.to_string();
             let operation = app.operations.begin(&name, $verb, caller.account.uid).await?;
-            let log = RunLog::open(&app.host.config.storage, &name, $verb, record.gid)?;
+            // Another operation may have ended between the look-up and ours.
+            let current = app
+                .permitted_if_there(&caller, $action, &name)?
+                .ok_or_else(|| Fault::new(Kind::NotFound, format!("{name} was removed just now")))?;
+            let log = RunLog::open(&app.host.config.storage, &name, $verb, current.gid)?;
             Ok(events::stream((operation.id.clone(), CancellationToken::new()), move |report| {
                 let report = log.tee(&report);
                 async move {
-                    // Another operation may have ended between the look-up and ours.
-                    let current = app.host.records.get(&name)?.context("it was removed just now")?;
                     let done = $act(&app.host, &current, &report).await;
                     log.close(&done);
                     drop(operation);
@@ -266,7 +278,7 @@ async fn show_plan(State(app): State<Arc<App>>, caller: Caller, bytes: bytes::By
     check::check(&spec, &app.host.config)?;
     let name = spec.name.as_str();
     let mut here = plan::Present::default();
-    if let Some(record) = app.host.records.get(name)? {
+    if let Some(record) = app.permitted_if_there(&caller, Action::Show, name)? {
         let differences = diff::differences(&record.spec, &spec);
         if !differences.is_empty() {
             let mut fault = Fault::new(Kind::Differs, format!("{name} exists with another specification"))
