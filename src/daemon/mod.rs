@@ -93,6 +93,7 @@ fn private(state: &Path) -> Result<()> {
 
 async fn serve(args: &Args) -> Result<()> {
     let _lock = listen::only_one(&args.run)?;
+    serve::more_descriptors();
     private(&args.state)?;
     let config = HostConfig::load_trusted(&args.config)?;
     // The drivers answer dockerd at once; what they had in hand is adopted while they do.

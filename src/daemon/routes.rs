@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use super::permit::{Action, permit};
+use super::serve::Counted;
 use super::{App, enter, events, logs};
 use crate::api::{
     API_HEADER, API_VERSION, BODY_LIMIT, ContainerDetail, ContainerView, EnterRequest, LeaseView,
@@ -355,6 +356,7 @@ async fn enter_container(
 ) -> Answer<Response> {
     let record = app.permitted(&caller, Action::Enter, &typed)?;
     let upgrade = hyper::upgrade::on(&mut request);
+    let counted = request.extensions().get::<Arc<Counted>>().cloned();
     let bytes = axum::body::to_bytes(request.into_body(), BODY_LIMIT).await.context("read the request")?;
-    Ok(enter::enter(app.clone(), record, body::<EnterRequest>(&bytes)?, upgrade).await?)
+    Ok(enter::enter(app.clone(), record, body::<EnterRequest>(&bytes)?, (upgrade, counted)).await?)
 }
