@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use crate::report::{Fault, Kind};
-use crate::site::host::HostConfig;
-use crate::spec::{ContainerName, ContainerSpec, Owner};
+use crate::site::host::{HostConfig, HostLimits, plausible};
+use crate::spec::{ContainerName, ContainerSpec, Limits, Owner};
 
 /// The most sources, mounts, files, keys or set-up steps one specification may have.
 const MOST: usize = 64;
-/// Resource limits the Engine knows (setrlimit(2), lower case, without `RLIMIT_`).
-const ULIMITS: [&str; 16] = [
-    "as",
+/// Resource limits a person may set (setrlimit(2), lower case, without `RLIMIT_`): not `nice` and `rtprio`, which would
+/// let a container push the host's own processes aside.
+const ULIMITS: [&str; 13] = [
     "core",
     "cpu",
     "data",
@@ -18,11 +18,9 @@ const ULIMITS: [&str; 16] = [
     "locks",
     "memlock",
     "msgqueue",
-    "nice",
     "nofile",
     "nproc",
     "rss",
-    "rtprio",
     "rttime",
     "sigpending",
     "stack",
@@ -34,6 +32,7 @@ const TAKEN: [&str; 8] = ["/", "/opt", "/proc", "/sys", "/dev", "/run", "/etc", 
 pub fn check(spec: &ContainerSpec, config: &HostConfig) -> Result<(), Fault> {
     name(&spec.name, &spec.owner)?;
     counts(spec)?;
+    network(&spec.network, config)?;
     image(&spec.image, config)?;
     for archive in &spec.opt {
         archive.scheme().map_err(|e| wrong(e.to_string()))?;
@@ -65,13 +64,10 @@ fn denied(what: String, key: &str) -> Fault {
 
 /// A container's name ends with its owner's, so that nobody takes the names of another.
 fn name(name: &ContainerName, owner: &Owner) -> Result<(), Fault> {
-    let own = ContainerName::join(&[], owner).map_err(|e| wrong(e.to_string()))?;
-    let text = name.as_str();
-    let tail = text.rsplit('-').next().unwrap_or_default();
-    let hashed = tail.len() == 6 && tail.bytes().all(|b| b.is_ascii_hexdigit());
-    match text.ends_with(&format!("-{own}")) || hashed {
+    let tail = format!("-{}", owner.label());
+    match name.as_str().ends_with(&tail) {
         true => Ok(()),
-        false => Err(wrong(format!("the name {text} does not end with its owner's, -{own}"))),
+        false => Err(wrong(format!("the name {name} does not end with its owner's, {tail}"))),
     }
 }
 
@@ -97,18 +93,60 @@ pub fn registry(image: &str) -> Option<&str> {
     (first.contains(['.', ':']) || first == "localhost").then_some(first)
 }
 
-fn image(image: &str, config: &HostConfig) -> Result<(), Fault> {
-    let good = |c: char| c.is_ascii_alphanumeric() || "./:_-@".contains(c);
-    if image.is_empty() || image.len() > 255 || !image.chars().all(good) || image.starts_with(['-', '/', '.'])
-    {
-        return Err(wrong(format!("{image:?} is not an image reference")));
+fn network(network: &str, config: &HostConfig) -> Result<(), Fault> {
+    match network == config.network {
+        true => Ok(()),
+        false => Err(Fault::new(
+            Kind::Denied,
+            format!("containers of this host hang on the network {}, not on {network:?}", config.network),
+        )),
     }
+}
+
+/// Refuses an image that no container of this host may be made of. What passes is safe in a path of the Engine's API.
+pub fn image(image: &str, config: &HostConfig) -> Result<(), Fault> {
+    if !is_reference(image) {
+        let what = format!("{image:?} is not an image with its tag or digest");
+        return Err(wrong(what).next("name it as in moorage/demo:latest"));
+    }
+    let of_images = config.registry.as_deref().and_then(|prefix| prefix.split('/').next());
     match registry(image) {
-        Some(host) if !config.registries.iter().any(|allowed| allowed == host) => {
+        Some(host) if of_images != Some(host) && !config.registries.iter().any(|allowed| allowed == host) => {
             Err(denied(format!("images of the registry {host} are not allowed on this host"), "registries"))
         }
         _ => Ok(()),
     }
+}
+
+/// `[host[:port]/]name[/name…]` with `:tag`, `@sha256:digest` or both. Not an image's id, which would go round the
+/// registries; not a bare name, which means all tags when it is pulled.
+fn is_reference(image: &str) -> bool {
+    let word = |text: &str| {
+        text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+    };
+    let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
+    let (path, tag) = match name.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+        _ => (name, None),
+    };
+    let sha256 = |digest: &str| {
+        let hex = digest.strip_prefix("sha256:").unwrap_or_default();
+        hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    let host = registry(path);
+    let port = |port: &str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    let rest = host.map_or(path, |host| &path[host.len() + 1..]);
+    image.len() <= 255
+        && path != "sha256"
+        && (tag.is_some() || digest.is_some())
+        && tag.is_none_or(word)
+        && digest.is_none_or(sha256)
+        && host.is_none_or(|host| match host.split_once(':') {
+            Some((host, number)) => word(host) && port(number),
+            None => word(host),
+        })
+        && rest.split('/').all(word)
 }
 
 /// Absolute, and without a component that means something else than its name.
@@ -188,6 +226,14 @@ fn limits(spec: &ContainerSpec, config: &HostConfig) -> Result<(), Fault> {
             return Err(wrong(format!("ulimit {name}: {} above {}", limit.soft, limit.hard)));
         }
     }
+    plausible(&spec.limits).map_err(wrong)?;
+    // The Engine takes signed numbers.
+    let bytes = [("memory", spec.limits.memory), ("shm", spec.shm)];
+    if let Some((what, Some(size))) =
+        bytes.into_iter().find(|(_, size)| size.is_some_and(|size| i64::try_from(size.0).is_err()))
+    {
+        return Err(wrong(format!("{what} {size} is more than any host has")));
+    }
     let over = |what: &str, asked: String, most: String| {
         denied(format!("{what} {asked} is over this host's {most}"), "limits")
     };
@@ -207,11 +253,16 @@ fn limits(spec: &ContainerSpec, config: &HostConfig) -> Result<(), Fault> {
     {
         return Err(over("cpu_weight", asked.to_string(), most.to_string()));
     }
-    match asked.cpu_weight {
-        Some(weight) if !(1..=10_000).contains(&weight) => {
-            Err(wrong(format!("cpu_weight {weight} is not between 1 and 10000")))
-        }
-        _ => Ok(()),
+    Ok(())
+}
+
+/// What a container gets that asks for `asked`: field by field its wish, else the host's default, else its most.
+pub fn effective(asked: &Limits, host: &HostLimits) -> Limits {
+    let (default, max) = (&host.default, &host.max);
+    Limits {
+        cpu_weight: asked.cpu_weight.or(default.cpu_weight).or(max.cpu_weight),
+        memory: asked.memory.or(default.memory).or(max.memory),
+        pids: asked.pids.or(default.pids).or(max.pids),
     }
 }
 
@@ -237,16 +288,57 @@ mod tests {
 
     #[test]
     fn the_names_of_others_are_refused() {
-        assert_eq!(refused(|s| s.name = "siem-9-2-bob".parse().unwrap()), Kind::Usage);
+        for other in ["siem-9-2-bob", "siem-9-2-bob-0a1b2c", "siem-9-2-joann", "ann"] {
+            assert_eq!(refused(|s| s.name = other.parse().unwrap()), Kind::Usage, "{other}");
+        }
     }
 
     #[test]
     fn foreign_registries_and_capabilities_are_denied() {
         assert_eq!(refused(|s| s.image = "evil.example:5000/x:latest".into()), Kind::Denied);
-        assert_eq!(refused(|s| s.image = "localhost/x".into()), Kind::Denied);
+        assert_eq!(refused(|s| s.image = "localhost/x:1".into()), Kind::Denied);
         assert_eq!(refused(|s| s.capabilities = vec!["SYS_ADMIN".into()]), Kind::Denied);
-        for junk in ["", "-x", "a b", "../x", "x\n"] {
+        assert_eq!(refused(|s| s.network = "host".into()), Kind::Denied);
+    }
+
+    #[test]
+    fn images_are_named_with_their_tag_or_digest() {
+        let digest = "a".repeat(64);
+        for junk in
+            ["", "-x:1", "a b:1", "../x:1", "x\n:1", "x", "registry.corp:5000/x", "x:", "x/../y:1", "x/./y:1"]
+        {
             assert_eq!(refused(|s| s.image = junk.into()), Kind::Usage, "{junk:?}");
+        }
+        for junk in [
+            "x/../../networks/y:1",
+            "x//y:1",
+            "/x:1",
+            "x:1?a=b",
+            "x:1#",
+            "%2e%2e/x:1",
+            "x@sha256:1",
+            "a/b:c/d:1",
+        ] {
+            assert_eq!(refused(|s| s.image = junk.into()), Kind::Usage, "{junk:?}");
+        }
+        assert_eq!(refused(|s| s.image = format!("sha256:{digest}")), Kind::Usage);
+        assert_eq!(refused(|s| s.image = digest.clone()), Kind::Usage);
+        for good in [
+            "moorage/demo:latest".to_owned(),
+            "x:1".into(),
+            format!("a/b@sha256:{digest}"),
+            format!("a_b/c-d:1@sha256:{digest}"),
+        ] {
+            image(&good, &HostConfig::default()).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_registry_of_the_hosts_images_is_allowed() {
+        for registry in ["registry.corp:5000", "registry.corp:5000/team/x"] {
+            let config = HostConfig { registry: Some(registry.into()), ..HostConfig::default() };
+            image("registry.corp:5000/siem:latest", &config).unwrap();
+            assert_eq!(image("registry.corp/siem:latest", &config).unwrap_err().kind, Kind::Denied);
         }
     }
 
@@ -302,8 +394,30 @@ mod tests {
         let mut spec = spec();
         spec.limits.memory = Some(crate::spec::ByteSize(2 << 30));
         assert_eq!(check(&spec, &config).unwrap_err().kind, Kind::Denied);
+        let size = |bytes| Some(crate::spec::ByteSize(bytes));
         assert_eq!(refused(|s| s.limits.cpu_weight = Some(0)), Kind::Usage);
+        assert_eq!(refused(|s| s.limits.cpu_weight = Some(10_001)), Kind::Usage);
+        assert_eq!(refused(|s| s.limits.pids = Some(0)), Kind::Usage);
+        for absurd in [0, (6 << 20) - 1, u64::MAX] {
+            assert_eq!(refused(|s| s.limits.memory = size(absurd)), Kind::Usage, "{absurd}");
+        }
+        assert_eq!(refused(|s| s.shm = size(1 << 63)), Kind::Usage);
+        assert_eq!(refused(|s| s.ulimits = ulimit("rtprio", 1, 1)), Kind::Usage);
+        assert_eq!(refused(|s| s.ulimits = ulimit("nice", 1, 1)), Kind::Usage);
         assert_eq!(refused(|s| s.ulimits = ulimit("nofiles", 1, 1)), Kind::Usage);
         assert_eq!(refused(|s| s.ulimits = ulimit("nofile", 2, 1)), Kind::Usage);
+    }
+
+    #[test]
+    fn a_limit_is_asked_for_or_the_default_or_the_most() {
+        let limits = |cpu_weight, pids, memory: Option<u64>| Limits {
+            cpu_weight,
+            pids,
+            memory: memory.map(crate::spec::ByteSize),
+        };
+        let host =
+            HostLimits { default: limits(Some(2), Some(2), None), max: limits(Some(3), None, Some(3)) };
+        assert_eq!(effective(&limits(Some(1), None, None), &host), limits(Some(1), Some(2), Some(3)));
+        assert_eq!(effective(&Limits::default(), &HostLimits::default()).memory, None);
     }
 }

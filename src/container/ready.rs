@@ -1,5 +1,6 @@
 //! Waiting until a container can be used: its init is up, sshd answers, people may log in.
 
+use std::collections::VecDeque;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use crate::report::{Fault, Kind, Reporter};
 const BOOT: Duration = Duration::from_secs(120);
 /// How long the project's own check may take.
 const CHECK: Duration = Duration::from_secs(300);
+/// Lines of the check's output that are kept, to say why it did not succeed.
+const LAST_LINES: usize = 20;
 /// Between two looks: neither a listening socket nor a removed file in another namespace wakes us.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -99,12 +102,18 @@ pub async fn project(host: &Host, record: &Record, check: &str, report: &Reporte
     let name = record.spec.name.as_str();
     report.begin("ready", format!("waiting for: {check}"));
     let exec = as_person(record, check);
-    let mut said = Vec::new();
+    let mut said = VecDeque::with_capacity(LAST_LINES);
     let attempts = async {
         let mut pause = Duration::from_millis(50);
         loop {
             said.clear();
-            if host.engine.run(name, &exec, |line| said.push(line.to_owned())).await? == 0 {
+            let line = |line: &str| {
+                if said.len() == LAST_LINES {
+                    said.pop_front();
+                }
+                said.push_back(line.to_owned());
+            };
+            if host.engine.run(name, &exec, line).await? == 0 {
                 return anyhow::Ok(());
             }
             tokio::time::sleep(pause).await;
@@ -120,7 +129,7 @@ pub async fn project(host: &Host, record: &Record, check: &str, report: &Reporte
             )
             .remains(format!("the container {name} runs"))
             .next(format!("enter-container {name}"));
-            fault.why = said;
+            fault.why = said.into();
             return Err(fault.into());
         }
     }

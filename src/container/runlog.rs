@@ -1,4 +1,5 @@
-//! The log of one run: `<storage>/logs/<name>/<time>-<verb>.log`, root's, readable by the owner's group.
+//! The log of one run: `<storage>/logs/<name>/<time>-<verb>.log`, root's, readable by the owner's group. What is said
+//! inside goes into it, so its length is limited; so is the number of runs that are kept.
 
 use std::fs::{DirBuilder, File};
 use std::io::Write as _;
@@ -10,11 +11,38 @@ use anyhow::{Context as _, Result};
 
 use crate::report::{Event, Reporter};
 
+/// The longest log, bytes; how the run ended comes on top.
+const LONGEST: usize = 16 << 20;
+/// The most logs that are kept of one container, or of those that had its name before.
+const KEPT: usize = 50;
+
 /// An open log.
 #[derive(Debug)]
 pub struct RunLog {
     pub path: PathBuf,
-    file: Arc<Mutex<File>>,
+    lines: Arc<Mutex<Lines>>,
+}
+
+/// What is written, until it is too much.
+#[derive(Debug)]
+struct Lines {
+    file: File,
+    /// Bytes that may still be written.
+    left: usize,
+}
+
+impl Lines {
+    fn write(&mut self, line: &str) {
+        let line = format!("{} {line}\n", jiff::Timestamp::now());
+        let (text, left) = match self.left.checked_sub(line.len()) {
+            Some(left) => (line.as_str(), left),
+            None if self.left > 0 => ("cut here\n", 0),
+            None => return,
+        };
+        self.left = left;
+        // A full disk must not stop the operation: its own writes will say so.
+        let _ = self.file.write_all(text.as_bytes());
+    }
 }
 
 /// Where the logs of container `name` are.
@@ -45,12 +73,13 @@ impl RunLog {
             Ok(file)
         };
         let file = open().with_context(|| format!("open the log {}", path.display()))?;
-        Ok(RunLog { path, file: Arc::new(Mutex::new(file)) })
+        prune(&directory).with_context(|| format!("remove old logs in {}", directory.display()))?;
+        Ok(RunLog { path, lines: Arc::new(Mutex::new(Lines { file, left: LONGEST })) })
     }
 
     /// Writes how the run ended.
     pub fn close<T>(&self, result: &Result<T>) {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = &self.lines.lock().unwrap_or_else(PoisonError::into_inner).file;
         let _ = match result {
             Ok(_) => writeln!(file, "{} done", jiff::Timestamp::now()),
             Err(error) => writeln!(file, "{} failed: {error:#}", jiff::Timestamp::now()),
@@ -59,16 +88,27 @@ impl RunLog {
 
     /// `report`, with everything said written to the log too.
     pub fn tee(&self, report: &Reporter) -> Reporter {
-        let (file, report) = (self.file.clone(), report.clone());
+        let (lines, report) = (self.lines.clone(), report.clone());
         Reporter::new(move |event| {
             if let Some(line) = line(&event) {
-                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                // A full disk must not stop the operation: its own writes will say so.
-                let _ = writeln!(file, "{} {line}", jiff::Timestamp::now());
+                lines.lock().unwrap_or_else(PoisonError::into_inner).write(&line);
             }
             report.send(event);
         })
     }
+}
+
+/// Removes all but the newest logs; their names sort by time.
+fn prune(directory: &Path) -> std::io::Result<()> {
+    let mut logs = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            logs.push(path);
+        }
+    }
+    logs.sort();
+    logs.iter().rev().skip(KEPT).try_for_each(std::fs::remove_file)
 }
 
 fn line(event: &Event) -> Option<String> {
@@ -81,4 +121,44 @@ fn line(event: &Event) -> Option<String> {
         Event::Failed { .. } | Event::Done { .. } => return None,
         Event::Progress { .. } | Event::Staging { .. } => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(storage: &Path) -> RunLog {
+        RunLog::open(storage, "x-ann", "make", rustix::process::getgid().as_raw()).unwrap()
+    }
+
+    #[test]
+    fn a_log_ends_where_it_is_too_long_and_still_says_how_the_run_ended() {
+        let storage = tempfile::tempdir().unwrap();
+        let log = open(storage.path());
+        let report = log.tee(&Reporter::new(|_| {}));
+        let line = "x".repeat(1 << 20);
+        for _ in 0..20 {
+            report.output("setup", &line);
+        }
+        log.close(&anyhow::Ok(()));
+        let text = std::fs::read_to_string(&log.path).unwrap();
+        assert!(text.len() < LONGEST + 100 && text.len() > LONGEST - (2 << 20), "{}", text.len());
+        let last: Vec<&str> = text.lines().rev().take(2).collect();
+        assert!(last[0].ends_with(" done") && last[1] == "cut here", "{:?}", last[0]);
+    }
+
+    #[test]
+    fn the_newest_logs_are_kept() {
+        let storage = tempfile::tempdir().unwrap();
+        let directory = directory(storage.path(), "x-ann");
+        std::fs::create_dir_all(&directory).unwrap();
+        for year in 1900..1900 + KEPT {
+            std::fs::write(directory.join(format!("{year}0101T000000.000Z-stop.log")), "").unwrap();
+        }
+        std::fs::write(directory.join("note"), "").unwrap();
+        let log = open(storage.path());
+        assert!(log.path.exists() && directory.join("note").exists());
+        assert!(!directory.join("19000101T000000.000Z-stop.log").exists());
+        assert!(directory.join("19010101T000000.000Z-stop.log").exists());
+    }
 }

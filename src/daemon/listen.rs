@@ -4,7 +4,7 @@ use std::fs::{File, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener as StdListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use rustix::fs::{FlockOperation, flock};
@@ -20,6 +20,8 @@ pub struct Sockets {
     pub api: UnixListener,
     /// For dockerd, which is root.
     pub plugin: UnixListener,
+    /// Where those are that we made ourselves; the others are systemd's.
+    pub made: Vec<PathBuf>,
 }
 
 /// Makes sure that no other daemon uses `run`; held as long as the file is.
@@ -53,10 +55,18 @@ pub fn sockets(run: &Path) -> Result<Sockets> {
             _ => api = socket,
         }
     }
-    Ok(Sockets {
-        api: listening(api.map_or_else(|| bind(&run.join(API), 0o666), Ok)?)?,
-        plugin: listening(plugin.map_or_else(|| bind(&run.join(PLUGIN), 0o600), Ok)?)?,
-    })
+    let mut made = Vec::new();
+    let mut ready = |handed: Option<StdListener>, name: &str, mode: u32| match handed {
+        Some(socket) => listening(socket),
+        None => {
+            let path = run.join(name);
+            let socket = bind(&path, mode)?;
+            made.push(path);
+            listening(socket)
+        }
+    };
+    let (api, plugin) = (ready(api, API, 0o666)?, ready(plugin, PLUGIN, 0o600)?);
+    Ok(Sockets { api, plugin, made })
 }
 
 fn listening(socket: StdListener) -> Result<UnixListener> {
@@ -81,11 +91,10 @@ fn bind(path: &Path, mode: u32) -> Result<StdListener> {
     make().with_context(|| format!("make the socket {}", path.display()))
 }
 
-/// Takes our own sockets away, so that callers are told at once that nobody is there. Those of systemd stay.
-pub fn close(run: &Path) {
-    if std::env::var_os("LISTEN_FDS").is_none() {
-        for name in [API, PLUGIN] {
-            let _ = std::fs::remove_file(run.join(name));
-        }
+/// Takes the sockets that we made away, so that callers are told at once that nobody is there. Those of systemd stay:
+/// it listens on them and starts the next daemon.
+pub fn close(made: &[PathBuf]) {
+    for path in made {
+        let _ = std::fs::remove_file(path);
     }
 }

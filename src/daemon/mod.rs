@@ -95,6 +95,7 @@ fn private(state: &Path) -> Result<()> {
 
 async fn serve(args: &Args) -> Result<()> {
     let _lock = listen::only_one(&args.run)?;
+    serve::more_descriptors();
     private(&args.state)?;
     let config = HostConfig::load_trusted(&args.config)?;
     // The drivers answer dockerd at once; what they had in hand is adopted while they do.
@@ -123,6 +124,8 @@ async fn serve(args: &Args) -> Result<()> {
         operations: Operations::default(),
     });
     let stop = CancellationToken::new();
+    let mut term = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let sockets = listen::sockets(&args.run)?;
     let drivers = plugin::router(&lan, &opt);
     let people = routes::router(app.clone());
@@ -134,8 +137,6 @@ async fn serve(args: &Args) -> Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), run = %args.run.display(), "moorage is up");
 
-    let mut term = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     tokio::select! {
         _ = term.recv() => {}
         _ = interrupt.recv() => {}
@@ -149,6 +150,6 @@ async fn serve(args: &Args) -> Result<()> {
     }
     recovery.abort();
     serving.iter().for_each(tokio::task::JoinHandle::abort);
-    listen::close(&args.run);
+    listen::close(&sockets.made);
     Ok(())
 }

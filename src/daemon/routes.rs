@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use super::permit::{Action, permit};
+use super::serve::Counted;
 use super::{App, enter, events, logs};
 use crate::api::{
     API_HEADER, API_VERSION, BODY_LIMIT, ContainerDetail, ContainerView, EnterRequest, LeaseView,
@@ -25,7 +26,10 @@ use crate::container::runlog::RunLog;
 use crate::container::{Caller, Record, check, diff, lifecycle, view};
 use crate::report::{Fault, Kind};
 use crate::spec::plan::Plan;
-use crate::spec::{ContainerName, Mac, Owner};
+use crate::spec::{Archive, ContainerName, Mac, Owner};
+
+/// The most images, or archives, one question may be about: all projects of a large site.
+const MOST_PRESENT: usize = 1024;
 
 /// A fault as an answer.
 struct Refusal(Fault);
@@ -119,7 +123,8 @@ fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
 }
 
 impl App {
-    /// The container that `typed` means to `caller`: the full name, or the short one of their own or a group's.
+    /// The container that `typed` means to `caller`: their own by its short name, the one of that full name, or a
+    /// group's by its short name.
     fn find(&self, caller: &Caller, typed: &str) -> Result<Record> {
         let mut owners = vec![Owner::Person(caller.account.name.clone())];
         owners.extend(caller.groups.iter().map(|(_, group)| Owner::Group(group.clone())));
@@ -145,6 +150,15 @@ impl App {
     fn permitted(&self, caller: &Caller, action: Action, typed: &str) -> Result<Record> {
         let record = self.find(caller, typed)?;
         permit(caller, action, &record.spec.owner)?;
+        Ok(record)
+    }
+
+    /// What has this exact name, if anything has; refused where `caller` may not do `action` to it.
+    fn permitted_if_there(&self, caller: &Caller, action: Action, name: &str) -> Result<Option<Record>> {
+        let record = self.host.records.get(name)?;
+        if let Some(record) = &record {
+            permit(caller, action, &record.spec.owner)?;
+        }
         Ok(record)
     }
 }
@@ -174,10 +188,10 @@ async fn make_container(
     // Checked here too, before a name from outside makes a log file.
     check::check(&request.spec, &app.host.config)?;
     let name = request.spec.name.to_string();
-    if let Some(existing) = app.host.records.get(&name)? {
-        permit(&caller, Action::Operate, &existing.spec.owner)?;
-    }
+    app.permitted_if_there(&caller, Action::Operate, &name)?;
     let mut operation = app.operations.begin(&name, "make", caller.account.uid).await?;
+    // Again, now that nobody else works on it.
+    app.permitted_if_there(&caller, Action::Operate, &name)?;
     let gid = match &request.spec.owner {
         Owner::Group(group) => {
             caller.groups.iter().find(|(_, name)| name == group).map_or(0, |(gid, _)| *gid)
@@ -216,12 +230,14 @@ macro_rules! verb {
             let record = app.permitted(&caller, $action, &typed)?;
             let name = record.spec.name.to_string();
             let operation = app.operations.begin(&name, $verb, caller.account.uid).await?;
-            let log = RunLog::open(&app.host.config.storage, &name, $verb, record.gid)?;
+            // Another operation may have ended between the look-up and ours.
+            let current = app
+                .permitted_if_there(&caller, $action, &name)?
+                .ok_or_else(|| Fault::new(Kind::NotFound, format!("{name} was removed just now")))?;
+            let log = RunLog::open(&app.host.config.storage, &name, $verb, current.gid)?;
             Ok(events::stream((operation.id.clone(), CancellationToken::new()), move |report| {
                 let report = log.tee(&report);
                 async move {
-                    // Another operation may have ended between the look-up and ours.
-                    let current = app.host.records.get(&name)?.context("it was removed just now")?;
                     let done = $act(&app.host, &current, &report).await;
                     log.close(&done);
                     drop(operation);
@@ -263,7 +279,7 @@ async fn show_plan(State(app): State<Arc<App>>, caller: Caller, bytes: bytes::By
     check::check(&spec, &app.host.config)?;
     let name = spec.name.as_str();
     let mut here = plan::Present::default();
-    if let Some(record) = app.host.records.get(name)? {
+    if let Some(record) = app.permitted_if_there(&caller, Action::Show, name)? {
         let differences = diff::differences(&record.spec, &spec);
         if !differences.is_empty() {
             let mut fault = Fault::new(Kind::Differs, format!("{name} exists with another specification"))
@@ -275,8 +291,7 @@ async fn show_plan(State(app): State<Arc<App>>, caller: Caller, bytes: bytes::By
         here.container = found.filter(|found| found.id == record.id).map(|found| found.running);
     }
     here.image = app.host.engine.image(&spec.image).await?.map(|image| image.size);
-    here.archives =
-        spec.opt.iter().map(|archive| app.host.opt.find(archive).map(|layer| layer.bytes)).collect();
+    here.archives = archives_here(&app, spec.opt.clone()).await?;
     let network = app.host.engine.network(&spec.network).await?;
     let places = Places {
         storage: app.host.config.storage.to_string_lossy().into_owned(),
@@ -294,13 +309,27 @@ async fn show_plan(State(app): State<Arc<App>>, caller: Caller, bytes: bytes::By
 
 async fn present(State(app): State<Arc<App>>, _: Caller, bytes: bytes::Bytes) -> Answer<Json<Present>> {
     let wanted: PresentRequest = body(&bytes)?;
+    let count = wanted.images.len().max(wanted.archives.len());
+    if count > MOST_PRESENT {
+        return Err(Fault::new(Kind::Usage, format!("{count} at once are more than {MOST_PRESENT}")).into());
+    }
     let mut present = Present::default();
     for image in &wanted.images {
-        present.images.push(app.host.engine.image(image).await?.map(|image| image.size));
+        // What no container may be made of is not here for anybody.
+        present.images.push(match check::image(image, &app.host.config) {
+            Ok(()) => app.host.engine.image(image).await?.map(|image| image.size),
+            Err(_) => None,
+        });
     }
-    present.archives =
-        wanted.archives.iter().map(|a| app.host.opt.find(a).map(|layer| layer.bytes)).collect();
+    present.archives = archives_here(&app, wanted.archives).await?;
     Ok(Json(present))
+}
+
+/// Bytes of each archive that is in the store.
+async fn archives_here(app: &App, archives: Vec<Archive>) -> Result<Vec<Option<u64>>> {
+    let opt = app.host.opt.clone();
+    let look = move || archives.iter().map(|archive| opt.find(archive).map(|layer| layer.bytes)).collect();
+    tokio::task::spawn_blocking(look).await.context("the look into the store ended")
 }
 
 async fn leases(State(app): State<Arc<App>>, _: Caller) -> Answer<Json<Vec<LeaseView>>> {
@@ -327,6 +356,7 @@ async fn enter_container(
 ) -> Answer<Response> {
     let record = app.permitted(&caller, Action::Enter, &typed)?;
     let upgrade = hyper::upgrade::on(&mut request);
+    let counted = request.extensions().get::<Arc<Counted>>().cloned();
     let bytes = axum::body::to_bytes(request.into_body(), BODY_LIMIT).await.context("read the request")?;
-    Ok(enter::enter(app.clone(), record, body::<EnterRequest>(&bytes)?, upgrade).await?)
+    Ok(enter::enter(app.clone(), record, body::<EnterRequest>(&bytes)?, (upgrade, counted)).await?)
 }

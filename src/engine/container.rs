@@ -274,16 +274,43 @@ impl Engine {
         let name = name.to_owned();
         let (send, receive) = tokio::sync::mpsc::channel(16);
         tokio::spawn(async move {
-            let mut stream = std::pin::pin!(docker.logs(&name, Some(options)));
-            while let Some(piece) = stream.next().await {
-                let piece = piece
+            let pieces = docker.logs(&name, Some(options)).map(|piece| {
+                piece
                     .map(|piece| piece.into_bytes())
-                    .map_err(|e| fault(e, format!("read the log of {name}")).into());
-                if send.send(piece).await.is_err() {
-                    return;
-                }
-            }
+                    .map_err(|e| fault(e, format!("read the log of {name}")).into())
+            });
+            hand_on(pieces, send).await;
         });
         Ok(tokio_stream::wrappers::ReceiverStream::new(receive))
+    }
+}
+
+/// Hands a stream on until it ends or nobody listens any more, which a quiet stream would never notice.
+async fn hand_on<T>(stream: impl futures_util::Stream<Item = T>, send: tokio::sync::mpsc::Sender<T>) {
+    let mut stream = std::pin::pin!(stream);
+    loop {
+        let piece = tokio::select! {
+            piece = stream.next() => piece,
+            () = send.closed() => return,
+        };
+        let Some(piece) = piece else { return };
+        if send.send(piece).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_quiet_log_is_let_go_with_its_reader() {
+        let (send, mut receive) = tokio::sync::mpsc::channel(1);
+        let quiet = futures_util::stream::iter([1]).chain(futures_util::stream::pending());
+        let task = tokio::spawn(hand_on(quiet, send));
+        assert_eq!(receive.recv().await, Some(1));
+        drop(receive);
+        task.await.unwrap();
     }
 }

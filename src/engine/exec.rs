@@ -95,6 +95,45 @@ impl SessionOutput {
     }
 }
 
+/// The longest line that is handed on whole, bytes.
+const LONGEST_LINE: usize = 4 << 10;
+
+/// Output on its way to being lines.
+#[derive(Default)]
+struct Lines {
+    /// The beginning of a line, at most [`LONGEST_LINE`] bytes.
+    pending: Vec<u8>,
+}
+
+impl Lines {
+    fn push(&mut self, bytes: &[u8], line: &mut impl FnMut(&str)) {
+        for part in bytes.split_inclusive(|b| *b == b'\n') {
+            let mut text = part.strip_suffix(b"\n").unwrap_or(part);
+            while self.pending.len() + text.len() > LONGEST_LINE {
+                let (now, later) = text.split_at(LONGEST_LINE - self.pending.len());
+                self.pending.extend_from_slice(now);
+                self.hand_on(line);
+                text = later;
+            }
+            self.pending.extend_from_slice(text);
+            if part.ends_with(b"\n") {
+                self.hand_on(line);
+            }
+        }
+    }
+
+    fn end(mut self, line: &mut impl FnMut(&str)) {
+        if !self.pending.is_empty() {
+            self.hand_on(line);
+        }
+    }
+
+    fn hand_on(&mut self, line: &mut impl FnMut(&str)) {
+        line(String::from_utf8_lossy(&self.pending).trim_end_matches('\r'));
+        self.pending.clear();
+    }
+}
+
 impl Engine {
     /// Starts `exec` inside `container`.
     pub async fn exec(&self, container: &str, exec: &Exec) -> Result<Session> {
@@ -150,21 +189,15 @@ impl Engine {
         Ok(TokioIo::new(hyper::upgrade::on(response).await?))
     }
 
-    /// Runs `exec` to its end and hands on each line of its output; answers its exit code.
+    /// Runs `exec` to its end and hands on each line of its output, long ones in pieces; answers its exit code.
     pub async fn run(&self, container: &str, exec: &Exec, mut line: impl FnMut(&str)) -> Result<i32> {
         let mut session = self.exec(container, exec).await?;
-        let mut pending = Vec::new();
+        let mut lines = Lines::default();
         while let Some(piece) = session.output.next().await? {
             let (Piece::Output(bytes) | Piece::ErrorOutput(bytes)) = piece;
-            pending.extend_from_slice(&bytes);
-            while let Some(end) = pending.iter().position(|b| *b == b'\n') {
-                line(String::from_utf8_lossy(&pending[..end]).trim_end_matches('\r'));
-                pending.drain(..=end);
-            }
+            lines.push(&bytes, &mut line);
         }
-        if !pending.is_empty() {
-            line(&String::from_utf8_lossy(&pending));
-        }
+        lines.end(&mut line);
         self.exit_code(&session.id).await
     }
 
@@ -188,5 +221,35 @@ impl Engine {
         let docker = self.docker().await?;
         docker.resize_exec(exec, options).await.map_err(|e| fault(e, "resize the terminal inside"))?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(pieces: &[&[u8]]) -> Vec<String> {
+        let (mut lines, mut said) = (Lines::default(), Vec::new());
+        let mut line = |text: &str| said.push(text.to_owned());
+        for piece in pieces {
+            lines.push(piece, &mut line);
+        }
+        lines.end(&mut line);
+        said
+    }
+
+    #[test]
+    fn lines_are_put_together_from_pieces() {
+        assert_eq!(lines(&[b"one\r\ntw", b"o\n\nthree"]), ["one", "two", "", "three"]);
+        assert!(lines(&[b""]).is_empty());
+    }
+
+    #[test]
+    fn a_line_without_end_is_handed_on_in_pieces() {
+        let endless = vec![b'x'; LONGEST_LINE - 1];
+        let lengths = |pieces: &[&[u8]]| lines(pieces).iter().map(String::len).collect::<Vec<_>>();
+        assert_eq!(lengths(&[&endless, b"xxx", &endless]), [LONGEST_LINE, LONGEST_LINE, 1]);
+        // One that just fits is one line.
+        assert_eq!(lengths(&[&endless, b"x\n", b"y"]), [LONGEST_LINE, 1]);
     }
 }

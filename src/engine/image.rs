@@ -41,8 +41,18 @@ pub struct ImageFacts {
     pub environment: String,
 }
 
+/// Refuses a name that would lead to another place of the Engine's API: it goes into the path as it is.
+pub(super) fn plain(name: &str) -> Result<(), Fault> {
+    let strange = name.is_empty() || name.contains("..") || name.contains(['?', '#', '%']);
+    match strange || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        true => Err(Fault::new(Kind::Usage, format!("{name:?} names nothing the Docker Engine has"))),
+        false => Ok(()),
+    }
+}
+
 impl Engine {
     pub async fn image(&self, reference: &str) -> Result<Option<Image>> {
+        plain(reference)?;
         let answer = self.docker().await?.inspect_image(reference).await;
         let Some(image) = found(answer, format!("look at the image {reference}"))? else { return Ok(None) };
         let config = image.config.unwrap_or_default();
@@ -135,5 +145,20 @@ impl Engine {
             shadow: text("/etc/shadow").await?,
             environment: text("/etc/environment").await?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_in_their_place() {
+        for good in ["moorage/demo:latest", "registry.corp:5000/x@sha256:00", "sha256:00", "lan"] {
+            plain(good).unwrap();
+        }
+        for bad in ["", "../networks/x", "x?force=1", "x#", "%2e%2e", "a b", "a\r\nb"] {
+            assert_eq!(plain(bad).unwrap_err().kind, Kind::Usage, "{bad:?}");
+        }
     }
 }

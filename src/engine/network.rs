@@ -22,6 +22,7 @@ pub struct InUse(pub String);
 
 impl Engine {
     pub async fn network(&self, name: &str) -> Result<Option<Network>> {
+        super::image::plain(name)?;
         let answer = self.docker().await?.inspect_network(name, None).await;
         Ok(found(answer, format!("look at the network {name}"))?.map(|network| Network {
             id: network.id.unwrap_or_default(),

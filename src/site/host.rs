@@ -157,7 +157,7 @@ impl HostConfig {
 }
 
 /// Whether the engine and the kernel can make sense of the values.
-pub(super) fn plausible(limits: &Limits) -> Result<(), String> {
+pub(crate) fn plausible(limits: &Limits) -> Result<(), String> {
     if let Some(weight) = limits.cpu_weight.filter(|w| !(1..=10_000).contains(w)) {
         return Err(format!("a cpu_weight is 1 to 10000, not {weight}"));
     }

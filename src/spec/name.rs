@@ -8,6 +8,8 @@ use sha2::{Digest as _, Sha256};
 
 /// The longest DNS label, in bytes (RFC 1035, 2.3.4).
 const LONGEST: usize = 63;
+/// The most of it that the owner takes: the longest name useradd(8) makes.
+const OWNER_LONGEST: usize = 32;
 
 /// `<project>-<branch>-<owner>`: `[a-z0-9-]`, at most 63 characters, one DNS label, and the hostname.
 /// DHCP servers cut a hostname at its first dot, so `9.2` becomes `9-2`.
@@ -28,36 +30,43 @@ impl fmt::Display for BadName {
 impl std::error::Error for BadName {}
 
 impl ContainerName {
-    /// Joins what a person typed (`siem`, `9.2`) and their name to one label. What does not fit into a label is
-    /// replaced by `-`; if that or the length loses something, a hash of the whole keeps two names apart.
+    /// Joins what a person typed (`siem`, `9.2`) and their name to one label, which always ends in [`Owner::label`].
+    /// What does not fit into a label is replaced by `-`; if that or the length loses something, a hash of the whole
+    /// keeps two names apart: `<cut>-<hash>-<owner>`.
     pub fn join(parts: &[&str], owner: &Owner) -> Result<ContainerName, BadName> {
-        let typed = parts.iter().copied().chain([owner.bare()]).collect::<Vec<_>>().join("-");
-        let label = label(&typed);
-        if label.is_empty() {
+        let typed = parts.join("-");
+        let (front, tail) = (label(&typed), owner.label());
+        if front.is_empty() {
             return Err(BadName(format!("{typed:?} has no letter or digit to make a container's name of")));
         }
         // A dot for a dash is the usual loss (9.2) and needs no hash: 9-2 is the same branch to people.
-        let lossless =
-            typed.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.');
-        if label.len() <= LONGEST && lossless {
-            return Ok(ContainerName(label));
+        let kept = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+        let lossless = typed.chars().chain(owner.bare().chars()).all(kept);
+        if lossless && front.len() + 1 + tail.len() <= LONGEST {
+            return Ok(ContainerName(format!("{front}-{tail}")));
         }
-        let hash = Sha256::digest(typed.as_bytes());
-        let suffix = format!("-{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2]);
-        let cut = label.len().min(LONGEST - suffix.len());
-        Ok(ContainerName(format!("{}{suffix}", label[..cut].trim_end_matches('-'))))
+        let tail = format!("-{}-{tail}", hash(&format!("{typed}-{}", owner.bare())));
+        let cut = front.len().min(LONGEST - tail.len());
+        Ok(ContainerName(format!("{}{tail}", front[..cut].trim_end_matches('-'))))
     }
 
-    /// The names a person may have meant by `typed`, best first: the full name, then their own short form.
+    /// The names a person may have meant by `typed`, best first: their own short form, then the full name. In this order
+    /// nobody else's container can stand before one's own.
     pub fn candidates(typed: &str, owner: &Owner) -> Vec<ContainerName> {
-        let whole = typed.parse().ok();
         let own = ContainerName::join(&[typed], owner).ok();
-        whole.into_iter().chain(own).collect()
+        let whole = typed.parse().ok();
+        own.into_iter().chain(whole).collect()
     }
 
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Six digits that tell two texts apart.
+fn hash(text: &str) -> String {
+    let hash = Sha256::digest(text.as_bytes());
+    format!("{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2])
 }
 
 /// Lower-case letters, digits and single inner dashes.
@@ -126,6 +135,18 @@ impl Owner {
             Owner::Person(name) | Owner::Group(name) => name,
         }
     }
+
+    /// What the names of their containers end in: the name as a label of at most [`OWNER_LONGEST`] characters. A hash
+    /// stands for what does not fit, or for a name without a letter or digit.
+    pub fn label(&self) -> String {
+        let label = label(self.bare());
+        if (1..=OWNER_LONGEST).contains(&label.len()) {
+            return label;
+        }
+        let hash = hash(self.bare());
+        let cut = label[..label.len().min(OWNER_LONGEST - hash.len() - 1)].trim_end_matches('-');
+        if cut.is_empty() { hash } else { format!("{cut}-{hash}") }
+    }
 }
 
 impl FromStr for Owner {
@@ -185,7 +206,16 @@ mod tests {
         let name = ContainerName::join(&["siem", "9.2"], &ann()).unwrap();
         assert_eq!(name.as_str(), "siem-9-2-ann");
         assert_eq!(ContainerName::candidates("siem-9.2", &ann()).len(), 1);
-        assert_eq!(ContainerName::candidates("siem-9-2-ann", &ann())[0], name);
+    }
+
+    #[test]
+    fn the_own_short_form_comes_before_the_literal_name() {
+        let names = |typed: &str| {
+            let names = ContainerName::candidates(typed, &ann());
+            names.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(names("siem-9-2-ann"), ["siem-9-2-ann-ann", "siem-9-2-ann"]);
+        assert_eq!(names("siem-9.2"), ["siem-9-2-ann"]);
     }
 
     #[test]
@@ -199,6 +229,22 @@ mod tests {
         let dash = ContainerName::join(&["siem", "feature-x"], &ann()).unwrap();
         assert_ne!(slash, dash);
         assert!(slash.as_str().parse::<ContainerName>().is_ok());
+        assert!(one.as_str().ends_with("-ann") && slash.as_str().ends_with("-ann"), "{one} {slash}");
+        assert!(slash.as_str().starts_with("siem-feature-x-"), "{slash}");
+    }
+
+    #[test]
+    fn an_owner_is_a_label_of_limited_length() {
+        let label = |name: &str| Owner::Person(name.to_owned()).label();
+        assert_eq!(
+            (label("ann.lee"), label("Ann_B"), label("@x")),
+            ("ann-lee".into(), "ann-b".into(), "x".into())
+        );
+        let (one, two) = (label(&format!("{}1", "x".repeat(60))), label(&format!("{}2", "x".repeat(60))));
+        assert_eq!(one.len(), 32);
+        assert_ne!(one, two);
+        assert_eq!(label("__").len(), 6);
+        assert!(ContainerName::join(&["***"], &ann()).is_err());
     }
 
     #[test]
@@ -211,9 +257,14 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn every_joined_name_is_a_valid_one(project in "\\PC{0,90}", branch in "\\PC{0,90}") {
-            if let Ok(name) = ContainerName::join(&[&project, &branch], &ann()) {
+        fn every_joined_name_is_a_valid_one_and_its_owners(
+            project in "\\PC{0,90}", branch in "\\PC{0,90}", owner in "\\PC{0,90}"
+        ) {
+            let owner = Owner::Person(owner);
+            if let Ok(name) = ContainerName::join(&[&project, &branch], &owner) {
                 proptest::prop_assert!(name.as_str().parse::<ContainerName>().is_ok());
+                let tail = format!("-{}", owner.label());
+                proptest::prop_assert!(name.as_str().ends_with(&tail));
             }
         }
     }
