@@ -154,6 +154,34 @@ async fn an_interrupt_closes_the_connection() {
     }
 }
 
+#[tokio::test]
+async fn a_dry_run_tries_all_names_too() {
+    let show = |Path(typed): Path<String>| async move {
+        match typed.starts_with("good") {
+            true => Json(detail(&typed, "running")).into_response(),
+            false => {
+                let fault =
+                    json!({ "kind": "not-found", "what": format!("there is no container {typed:?}") });
+                (StatusCode::NOT_FOUND, Json(fault)).into_response()
+            }
+        }
+    };
+    let world = World::new().serve(Router::new().route("/v1/containers/{typed}", get(show)));
+    let said = world.run(&["stop-container", "--dry-run", "good-1", "bad", "good-2"]).await;
+    assert_eq!((said.code, said.out.as_str()), (Some(7), "1. stop good-1\n2. stop good-2\n"));
+    assert!(said.err.contains("error: there is no container \"bad\"\n"), "{}", said.err);
+    assert!(said.err.ends_with("error: 1 of 3 containers cannot be stopped\n  why: bad\n"), "{}", said.err);
+
+    let said = world.run(&["stop-container", "--dry-run", "good-1", "bad", "--format", "json"]).await;
+    assert_eq!(said.json()["steps"][0]["text"], "stop good-1");
+    assert_eq!(said.json()["errors"][0]["name"], "bad");
+    assert_eq!(said.json()["errors"][0]["error"]["kind"], "not-found");
+    assert_eq!((said.code, &said.fault()["code"]), (Some(7), &7.into()));
+
+    let said = world.run(&["stop-container", "--dry-run", "bad"]).await;
+    assert_eq!((said.code, said.out.as_str(), said.err.matches("error").count()), (Some(4), "", 1));
+}
+
 fn removing() -> World {
     let remove = |Path(typed): Path<String>| async move { events(&[done(&typed, "removed")]) };
     let routes = Router::new()
