@@ -93,16 +93,18 @@ fn run(cli: Cli) -> Result<()> {
                 interrupt::stoppable(Silent(130).into(), async move || verb.run(&invocation).await)
             }
             Dockeruser::MakeDevContainer(_) | Dockeruser::MakeOsContainer(_) => {
-                let token = invocation.interrupted.clone();
-                interrupt::graceful(interrupted(), token, async move || verb.run(&invocation).await)
+                let (token, left) = (invocation.interrupted.clone(), left_by(&verb).into());
+                interrupt::graceful(left, token, async move || verb.run(&invocation).await)
             }
-            verb => interrupt::stoppable(interrupted(), async move || verb.run(&invocation).await),
+            verb => interrupt::stoppable(left_by(&verb).into(), async move || verb.run(&invocation).await),
         },
         Command::Containerauthor(verb) | Command::ContainerauthorVerb(verb) => {
-            interrupt::stoppable(interrupted(), async move || verb.run(&invocation).await)
+            let left = interrupted("; an image that is there already stays as it is");
+            interrupt::stoppable(left.into(), async move || verb.run(&invocation).await)
         }
         Command::Scripthacker(verb) | Command::ScripthackerVerb(verb) => {
-            interrupt::stoppable(interrupted(), async move || verb.run(&invocation).await)
+            let left = interrupted("; the same command completes what was begun");
+            interrupt::stoppable(left.into(), async move || verb.run(&invocation).await)
         }
         // It has a runtime of its own.
         Command::Daemon(args) => crate::daemon::run(&args),
@@ -111,10 +113,32 @@ fn run(cli: Cli) -> Result<()> {
     }
 }
 
-fn interrupted() -> anyhow::Error {
-    Fault::new(Kind::Interrupted, "interrupted; what was begun is undone")
-        .next("moorage list-containers")
-        .into()
+/// What an interrupted verb leaves behind. Of the daemon's operations only a make ends with its client.
+fn left_by(verb: &Dockeruser) -> Fault {
+    match verb {
+        Dockeruser::MakeDevContainer(_) | Dockeruser::MakeOsContainer(_) => {
+            interrupted("; the daemon undoes what was begun, unless the set-up inside had started")
+                .next("moorage list-containers")
+        }
+        Dockeruser::StartContainer(_)
+        | Dockeruser::StopContainer(_)
+        | Dockeruser::RestartContainer(_)
+        | Dockeruser::RemoveContainer(_) => {
+            interrupted("; what the daemon was asked for already, it does to the end")
+                .next("moorage list-containers")
+        }
+        Dockeruser::Setup(_) => interrupted("; what was done stays, the same command goes on from there"),
+        Dockeruser::ListProjects(_)
+        | Dockeruser::ListContainers(_)
+        | Dockeruser::ShowContainer(_)
+        | Dockeruser::EnterContainer(_)
+        | Dockeruser::ShowLogs(_)
+        | Dockeruser::ListLeases(_) => interrupted(""),
+    }
+}
+
+fn interrupted(what_is_left: &str) -> Fault {
+    Fault::new(Kind::Interrupted, format!("interrupted{what_is_left}"))
 }
 
 /// Reports what went wrong, once.

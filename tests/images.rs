@@ -1,7 +1,12 @@
 //! Images for real: a base from the package mirror and the built-in dev image on it, with a Docker Engine of its own,
 //! until systemd in it is running and sshd answers. Needs root, dockerd, mmdebstrap and the mirror, and fails without.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at what it did not expect")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "a test ends at what it did not expect"
+)]
 
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;

@@ -17,7 +17,8 @@ fn systemd_takes_the_units() {
         // The program has to exist for the checker.
         let text = template
             .replace("{{ binary }}", env!("CARGO_BIN_EXE_moorage"))
-            .replace("{{ state }}", "/var/lib");
+            .replace("{{ state }}", "/var/lib")
+            .replace("{{ storage | quoted }}", r#""/srv/my 50%% disk""#);
         assert!(!text.contains("{{"), "{name} has a value this test does not know:\n{text}");
         let path = directory.path().join(name);
         std::fs::write(&path, text).unwrap();

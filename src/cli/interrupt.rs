@@ -22,8 +22,8 @@ pub fn alone(work: impl Future<Output = Result<()>>) -> Result<()> {
 }
 
 /// Runs a verb on a thread of its own. The first SIGINT, SIGTERM or SIGHUP drops its future, which closes its
-/// connection to the daemon and so cancels its operation, and the result is `interrupted`; the second does not wait
-/// for a verb that is in the middle of something.
+/// connection to the daemon, and the result is `interrupted`; the second does not wait for a verb that is in the
+/// middle of something.
 pub fn stoppable<W, F>(interrupted: anyhow::Error, work: W) -> Result<()>
 where
     W: FnOnce() -> F + Send + 'static,

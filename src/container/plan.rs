@@ -1,7 +1,11 @@
 //! What making a container will do, decided from its specification and what is here already. Pure.
 
+mod by_hand;
+
+use super::Account;
 use crate::spec::plan::{Plan, Step};
-use crate::spec::{ContainerSpec, Mac};
+use crate::spec::{ContainerSpec, Limits, Mac};
+use by_hand::{Volume, quoted};
 
 /// What the host has of what a specification needs.
 #[derive(Debug, Clone, Default)]
@@ -20,7 +24,10 @@ pub struct Places {
     pub storage: String,
     pub parent: String,
     pub mac: Mac,
-    pub user: String,
+    /// Who has a user inside, the one to log in as first.
+    pub people: Vec<Account>,
+    /// What the host gives a container that asks for no limits.
+    pub usual: Limits,
     /// What its init sees of the control groups, as flags of `docker create`.
     pub cgroups: Vec<String>,
 }
@@ -41,12 +48,8 @@ pub fn plan(spec: &ContainerSpec, present: &Present, places: &Places) -> Plan {
         None => {}
     }
     if present.image.is_none() {
-        add(
-            1,
-            "image",
-            format!("pull the image {}", spec.image),
-            vec![format!("docker pull {}", spec.image)],
-        );
+        let (text, command) = by_hand::image(&spec.image);
+        add(1, "image", text, vec![command]);
     }
     let layers = format!("{}/.store/layers", places.storage);
     let mut lowers = Vec::new();
@@ -56,7 +59,10 @@ pub fn plan(spec: &ContainerSpec, present: &Present, places: &Places) -> Plan {
             let url = quoted(&archive.url);
             let shell = vec![
                 format!("mkdir -p {lower}"),
-                format!("curl -fL {url} |{} tar -x --numeric-owner -C {lower}", unpack(&archive.url)),
+                format!(
+                    "curl -fL {url} |{} tar -x --numeric-owner -C {lower}",
+                    by_hand::unpack(&archive.url)
+                ),
             ];
             add(1, "opt", format!("fetch and extract {}", archive.url), shell);
         }
@@ -65,114 +71,24 @@ pub fn plan(spec: &ContainerSpec, present: &Present, places: &Places) -> Plan {
     let address = format!("get an address for {} from the LAN's DHCP server", places.mac);
     add(1, "address", address, vec![]);
     for source in &spec.sources {
-        let branch =
-            source.reference.as_ref().map(|r| format!(" --branch {}", quoted(r))).unwrap_or_default();
-        let upper =
-            format!("{}/.store/volumes/{name}/upper{}", places.storage, source.to.trim_start_matches("/opt"));
-        add(
-            1,
-            "source",
-            format!("check {} out into {}", source.repo, source.to),
-            vec![format!("git clone{branch} -- {} {}", quoted(&source.repo), quoted(&upper))],
-        );
+        let to = Volume::of(spec, places).upper(&source.to);
+        let commands = by_hand::check_out(&source.repo, source.reference.as_deref(), &to, places);
+        add(1, "source", format!("check {} out into {}", source.repo, source.to), commands);
     }
-    let volume = format!("{}/.store/volumes/{name}", places.storage);
-    let lower = if lowers.is_empty() { format!("{volume}/empty") } else { lowers.join(":") };
-    add(
-        2,
-        "create",
-        format!("create {name} with its own /opt, user {}, host keys and licence", places.user),
-        vec![
-            format!("mkdir -p {volume}/upper {volume}/work {volume}/merged"),
-            format!(
-                "mount -t overlay overlay -o redirect_dir=on,index=off,metacopy=off,xino=off,lowerdir={lower},\
-                 upperdir={volume}/upper,workdir={volume}/work {volume}/merged"
-            ),
-            docker_create(spec, &format!("{volume}/merged"), &places.cgroups),
-        ],
-    );
-    add(3, "start", format!("start {name}"), start_by_hand(name, places));
+    let user = places.people.first().map_or("root", |person| person.name.as_str());
+    let text = format!("create {name} with its own /opt, user {user}, host keys and licence");
+    add(2, "create", text, by_hand::create(spec, &lowers, places));
+    add(3, "start", format!("start {name}"), by_hand::start(spec, places));
+    let inside =
+        |command: &str| format!("docker exec -u {} {name} /bin/sh -lc {}", quoted(user), quoted(command));
     for step in &spec.setup {
-        let shell = format!("docker exec -u {} {name} /bin/sh -lc {}", places.user, quoted(step));
-        add(4, "setup", format!("run inside, once, as {}: {step}", places.user), vec![shell]);
+        add(4, "setup", format!("run inside, once, as {user}: {step}"), vec![inside(step)]);
     }
     if let Some(check) = &spec.ready {
-        let shell =
-            format!("until docker exec -u {} {name} /bin/sh -lc {}; do :; done", places.user, quoted(check));
+        let shell = format!("until {}; do :; done", inside(check));
         add(5, "ready", format!("wait until this succeeds inside: {check}"), vec![shell]);
     }
     plan
-}
-
-/// The decompressor in the middle of a pipe, by the archive's name; moorage itself goes by the content.
-fn unpack(url: &str) -> &'static str {
-    match url.rsplit('.').next() {
-        Some("zst") => " zstd -dc |",
-        Some("gz" | "tgz") => " gzip -dc |",
-        Some("xz") => " xz -dc |",
-        _ => "",
-    }
-}
-
-fn docker_create(spec: &ContainerSpec, opt: &str, cgroups: &[String]) -> String {
-    let name = spec.name.as_str();
-    let mut words: Vec<String> =
-        ["docker", "create", "--name", name, "--hostname", name, "--network", "none"]
-            .map(str::to_owned)
-            .into();
-    let mut flag = |name: &str, value: String| words.extend([name.to_owned(), quoted(&value)]);
-    flag("--restart", "unless-stopped".into());
-    flag("--cap-drop", "MKNOD".into());
-    for capability in &spec.capabilities {
-        flag("--cap-add", capability.clone());
-    }
-    for tmpfs in ["/run:exec,mode=755", "/run/lock", "/tmp:exec,mode=1777"] {
-        flag("--tmpfs", tmpfs.into());
-    }
-    flag("-v", format!("{opt}:/opt"));
-    for mount in &spec.mounts {
-        let mode = if mount.read_only { ":ro" } else { "" };
-        flag("-v", format!("{}:{}{mode}", mount.source, mount.target));
-    }
-    for (name, value) in &spec.env {
-        flag("-e", format!("{name}={value}"));
-    }
-    for (name, limit) in &spec.ulimits {
-        flag("--ulimit", format!("{name}={}:{}", limit.soft, limit.hard));
-    }
-    if let Some(shm) = spec.shm {
-        flag("--shm-size", shm.0.to_string());
-    }
-    if let Some(memory) = spec.limits.memory {
-        flag("--memory", memory.0.to_string());
-    }
-    if let Some(pids) = spec.limits.pids {
-        flag("--pids-limit", pids.to_string());
-    }
-    words.extend_from_slice(cgroups);
-    words.push(quoted(&spec.image));
-    words.join(" ")
-}
-
-/// What pipework and udhcpc do by hand.
-fn start_by_hand(name: &str, places: &Places) -> Vec<String> {
-    let Places { parent, mac, .. } = places;
-    vec![
-        format!("docker start {name}"),
-        format!("pid=$(docker inspect -f '{{{{.State.Pid}}}}' {name})"),
-        format!("ip link add link {parent} name eth0 address {mac} netns $pid type macvlan mode bridge"),
-        "nsenter -t $pid -n ip link set eth0 up".to_owned(),
-        format!("nsenter -t $pid -n udhcpc -i eth0 -n -x hostname:{name}"),
-    ]
-}
-
-/// `text` as one word of a POSIX shell.
-fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+%".contains(c);
-    match !text.is_empty() && text.chars().all(plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
 }
 
 #[cfg(test)]
@@ -180,13 +96,18 @@ mod tests {
     use super::*;
     use crate::container::sample::spec;
 
+    fn ann() -> Account {
+        Account { name: "ann".into(), uid: 1000, gid: 100, group: "users".into() }
+    }
+
     fn places() -> Places {
         let mac = Mac([2, 0, 0, 0, 0, 1]);
         Places {
             storage: "/opt/containers".into(),
             parent: "eth0".into(),
             mac,
-            user: "ann".into(),
+            people: vec![ann()],
+            usual: Limits { pids: Some(8192), ..Limits::default() },
             cgroups: vec!["--cgroupns host".into()],
         }
     }
@@ -215,15 +136,34 @@ mod tests {
 
     #[test]
     fn the_shell_form_is_what_a_person_could_type() {
-        let plan = plan(&spec(), &Present::default(), &places());
+        let mut spec = spec();
+        spec.authorized_keys.insert("ann".into(), vec!["ssh-ed25519 AAAA ann@desk".into()]);
+        let plan = plan(&spec, &Present::default(), &places());
         let shell: Vec<String> = plan.steps.into_iter().flat_map(|step| step.shell).collect();
         insta::assert_snapshot!(shell.join("\n"));
     }
 
     #[test]
-    fn words_for_a_shell_are_quoted() {
-        assert_eq!(quoted("plain/x:1"), "plain/x:1");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
-        assert_eq!(quoted(""), "''");
+    fn a_shell_can_read_it_whatever_is_in_it() {
+        let odd = r#"it's "$(odd)" \`;&| {} #"#;
+        let mut spec = ContainerSpec { setup: vec![odd.into()], ready: Some(odd.into()), ..spec() };
+        spec.env.insert("ODD".into(), odd.into());
+        spec.opt[0].url = format!("file:///srv/{odd}.tar.gz");
+        spec.sources[0].reference = Some(odd.into());
+        let root = Account { name: "root".into(), uid: 0, gid: 0, group: "root".into() };
+        for name in ["ann", "root"] {
+            spec.authorized_keys.insert(name.into(), vec![format!("ssh-ed25519 AAAA {odd}")]);
+        }
+        for (opt, people) in [(spec.opt.clone(), vec![ann(), root]), (vec![], vec![])] {
+            let plan = plan(
+                &ContainerSpec { opt, ..spec.clone() },
+                &Present::default(),
+                &Places { people, ..places() },
+            );
+            let lines: Vec<String> = plan.steps.into_iter().flat_map(|step| step.shell).collect();
+            let read =
+                std::process::Command::new("sh").args(["-n", "-c", &lines.join("\n")]).output().unwrap();
+            assert!(read.status.success() && read.stderr.is_empty(), "{read:?}\n{}", lines.join("\n"));
+        }
     }
 }

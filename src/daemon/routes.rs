@@ -293,16 +293,18 @@ async fn show_plan(State(app): State<Arc<App>>, caller: Caller, bytes: bytes::By
     here.image = app.host.engine.image(&spec.image).await?.map(|image| image.size);
     here.archives = archives_here(&app, spec.opt.clone()).await?;
     let network = app.host.engine.network(&spec.network).await?;
+    let owner = spec.owner.clone();
+    let inside = move || crate::container::people::inside(&owner, &caller);
+    let (people, _) =
+        tokio::task::spawn_blocking(inside).await.context("the look-up of the owner ended")??;
     let places = Places {
         storage: app.host.config.storage.to_string_lossy().into_owned(),
         parent: network.and_then(|network| network.options.get("parent").cloned()).unwrap_or_default(),
         // The record's id, which names the group, is only made with the container.
         cgroups: app.host.engine.cgroups(&app.host.config.cgroup).await?.view("ID").flags(),
         mac: Mac::pinned(&app.host.host_id, &spec.network, name),
-        user: match &spec.owner {
-            Owner::Person(person) => person.clone(),
-            Owner::Group(_) => caller.account.name.clone(),
-        },
+        people,
+        usual: app.host.config.limits.default.clone(),
     };
     Ok(Json(plan::plan(&spec, &here, &places)))
 }

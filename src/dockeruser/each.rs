@@ -70,7 +70,8 @@ pub async fn run(verb: Verb, names: &Names, invocation: &Invocation) -> Result<(
     let client = Client::connect(&invocation.socket).await?;
     if names.dry_run {
         let plan = |detail: ContainerDetail| plan(verb, &detail);
-        return dry_run(&client, &names.names, plan, invocation).await;
+        let undone = format!("cannot be {}", verb.past());
+        return dry_run(&client, &names.names, plan, &undone, invocation).await;
     }
     let reporter = invocation.reporter();
     let outcomes = try_all(&names.names, |typed| {
@@ -88,7 +89,7 @@ pub async fn run(verb: Verb, names: &Names, invocation: &Invocation) -> Result<(
         let already = if result.changed { "" } else { " already" };
         table.row([result.name.as_str(), &format!("{}{already}", result.state)]);
     }
-    finish(outcomes, table, verb.past(), invocation)
+    finish(outcomes, table, &format!("not {}", verb.past()), invocation)
 }
 
 /// Does the same to every name, several at once; outcomes in the order of the names, each name once.
@@ -119,21 +120,14 @@ where
 fn finish<T: Serialize>(
     outcomes: Vec<(&str, Result<T, Fault>)>,
     table: Table,
-    past: &str,
+    undone: &str,
     invocation: &Invocation,
 ) -> Result<()> {
-    let whole = verdict(&outcomes, past);
+    let whole = verdict(&outcomes, undone);
     if let ([(_, Err(_))], Err(fault)) = (outcomes.as_slice(), &whole) {
         return Err(fault.clone().into());
     }
-    for fault in outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().err()) {
-        match (invocation.format, invocation.progress) {
-            // With the data below.
-            (Format::Json, _) => {}
-            (_, ProgressStyle::Json) => output::stderr(&fault.json().to_string()),
-            _ => output::stderr(&fault.text()),
-        }
-    }
+    say_faults(&outcomes, invocation);
     let items: Vec<Value> = outcomes
         .iter()
         .map(|(name, outcome)| match outcome {
@@ -146,13 +140,14 @@ fn finish<T: Serialize>(
 }
 
 /// All well, some not, or none: what the exit code says. One name: its own fault.
-fn verdict<T>(outcomes: &[(&str, Result<T, Fault>)], past: &str) -> Result<(), Fault> {
+/// `undone` ends the sentence on those that were not: `not stopped`.
+fn verdict<T>(outcomes: &[(&str, Result<T, Fault>)], undone: &str) -> Result<(), Fault> {
     let faults: Vec<_> = outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().err()).collect();
     match (faults.as_slice(), outcomes) {
         ([], _) => Ok(()),
         ([fault], [_]) => Err((*fault).clone()),
         ([first, others @ ..], _) => {
-            let what = format!("{} of {} containers not {past}", faults.len(), outcomes.len());
+            let what = format!("{} of {} containers {undone}", faults.len(), outcomes.len());
             let kind = match (faults.len() < outcomes.len(), others.iter().all(|f| f.kind == first.kind)) {
                 (true, _) => Kind::Partly,
                 (false, true) => first.kind,
@@ -186,15 +181,48 @@ async fn dry_run(
     client: &Client,
     names: &[String],
     plan: impl Fn(ContainerDetail) -> Plan,
+    undone: &str,
     invocation: &Invocation,
 ) -> Result<()> {
-    let details =
+    let details: Vec<(&str, Result<ContainerDetail, Fault>)> =
         try_all(names, |typed| async move { client.get(&client::container(typed, "")).await }).await;
-    let mut steps = Vec::new();
-    for (_, detail) in details {
-        steps.extend(plan(detail?).steps);
+    let whole = verdict(&details, undone);
+    if let ([(_, Err(_))], Err(fault)) = (details.as_slice(), &whole) {
+        return Err(fault.clone().into());
     }
-    print_plan(&Plan { steps }, false, invocation)
+    say_faults(&details, invocation);
+    let (mut steps, mut errors) = (Vec::new(), Vec::new());
+    for (name, detail) in details {
+        match detail {
+            Ok(detail) => steps.extend(plan(detail).steps),
+            Err(fault) => errors.push(Broken { name, error: fault.json() }),
+        }
+    }
+    let tried = Tried { plan: Plan { steps }, errors };
+    if !tried.plan.steps.is_empty() || tried.errors.is_empty() || invocation.format == Format::Json {
+        invocation.print(&tried, |tried| super::view::plan(&tried.plan))?;
+    }
+    Ok(whole?)
+}
+
+/// The plan for several containers, and those that it has nothing for.
+#[derive(Serialize)]
+struct Tried<'a> {
+    #[serde(flatten)]
+    plan: Plan,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Broken<'a>>,
+}
+
+/// Says on stderr what went wrong with each; in JSON that is among the data.
+fn say_faults<T>(outcomes: &[(&str, Result<T, Fault>)], invocation: &Invocation) {
+    for fault in outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().err()) {
+        match (invocation.format, invocation.progress) {
+            (Format::Json, _) => {}
+            (_, ProgressStyle::Json) => output::stderr(&fault.json().to_string()),
+            _ => output::stderr(&fault.text()),
+        }
+    }
 }
 
 /// Prints a plan: its steps, or the commands a person could type instead.
@@ -268,7 +296,8 @@ mod tests {
 
     #[test]
     fn the_verdict_on_several() {
-        let kind = |outcomes: &[(&str, Result<(), Fault>)]| verdict(outcomes, "stopped").map_err(|f| f.kind);
+        let kind =
+            |outcomes: &[(&str, Result<(), Fault>)]| verdict(outcomes, "not stopped").map_err(|f| f.kind);
         assert_eq!(kind(&[("a", Ok(())), ("b", Ok(()))]), Ok(()));
         assert_eq!(kind(&[("a", fault(Kind::NotFound))]), Err(Kind::NotFound));
         assert_eq!(kind(&[("a", Ok(())), ("b", fault(Kind::NotFound))]), Err(Kind::Partly));

@@ -1,5 +1,7 @@
 //! `list-projects`.
 
+mod archives;
+
 use std::collections::BTreeSet;
 
 use anyhow::Result;
@@ -14,6 +16,9 @@ use crate::site::ProjectView;
 use crate::spec::Archive;
 
 /// List the projects and their branches, and what of their images and /opt is here already
+///
+/// OPT SIZE is what the files take on this host; `packed` is the size of archives that would have to be fetched, where
+/// their server says it within three seconds.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   moorage list-projects
@@ -57,6 +62,8 @@ struct Opt<'a> {
     archive: &'a Archive,
     #[serde(flatten)]
     here: Here,
+    /// Bytes of the archive as it is published; looked for only where it is not here.
+    packed_bytes: Option<u64>,
 }
 
 pub async fn run(_args: Args, invocation: &Invocation) -> Result<()> {
@@ -70,12 +77,26 @@ pub async fn run(_args: Args, invocation: &Invocation) -> Result<()> {
             None
         }
     };
-    let projects = projects(&views, &question, answer.as_ref());
+    let packed = packed(&question, answer.as_ref()).await;
+    let projects = projects(&views, &question, answer.as_ref(), &packed);
     invocation.print_list("projects", &projects, table(&projects), "no projects")
 }
 
 async fn ask(question: &PresentRequest, invocation: &Invocation) -> Result<Present> {
     Client::connect(&invocation.socket).await?.post("/v1/present", question).await
+}
+
+/// The sizes of the asked archives that are not known to be here.
+async fn packed(question: &PresentRequest, answer: Option<&Present>) -> Vec<Option<u64>> {
+    let absent =
+        |index: usize| answer.is_none_or(|answer| answer.archives.get(index).copied().flatten().is_none());
+    let indices: Vec<usize> = (0..question.archives.len()).filter(|index| absent(*index)).collect();
+    let wanted: Vec<&Archive> = indices.iter().map(|index| &question.archives[*index]).collect();
+    let mut packed = vec![None; question.archives.len()];
+    for (index, size) in indices.into_iter().zip(archives::sizes(&wanted, archives::PATIENCE).await) {
+        packed[index] = size;
+    }
+    packed
 }
 
 /// Each image and archive once.
@@ -106,40 +127,52 @@ fn projects<'a>(
     views: &'a [ProjectView],
     question: &PresentRequest,
     answer: Option<&Present>,
+    packed: &[Option<u64>],
 ) -> Vec<Project<'a>> {
     let image = |name: &str| {
         let index = question.images.iter().position(|image| image == name);
         here(answer.map(|answer| answer.images.as_slice()), index)
     };
-    let archive = |wanted: &Archive| {
+    let archive = |wanted: &'a Archive| {
         let index = question.archives.iter().position(|archive| archive == wanted);
-        here(answer.map(|answer| answer.archives.as_slice()), index)
+        let here = here(answer.map(|answer| answer.archives.as_slice()), index);
+        Opt {
+            archive: wanted,
+            here,
+            packed_bytes: index.and_then(|index| packed.get(index).copied().flatten()),
+        }
     };
     let project = |view: &'a ProjectView| {
         let branches = view.branches.iter().map(|branch| Branch {
             pattern: &branch.pattern,
             patches: &branch.patches,
             image: Image { name: &branch.image, here: image(&branch.image) },
-            opt: branch.opt.iter().map(|one| Opt { archive: one, here: archive(one) }).collect(),
+            opt: branch.opt.iter().map(archive).collect(),
         });
         Project { name: &view.name, description: &view.description, branches: branches.collect() }
     };
     views.iter().map(project).collect()
 }
 
-/// Sizes of what is here; `not here`; `?` where nobody knows.
-fn size(parts: &[Here]) -> String {
+/// Size of what is here; `not here`; `?` where nobody knows. Behind it the size of what would have to be fetched.
+fn size(parts: &[(Here, Option<u64>)]) -> String {
     if parts.is_empty() {
         return "-".into();
     }
-    if parts.iter().any(|part| part.here.is_none()) {
-        return "?".into();
-    }
-    let total = parts.iter().filter_map(|part| part.bytes).sum();
-    match parts.iter().filter(|part| part.bytes.is_some()).count() {
-        0 => "not here".into(),
-        count if count == parts.len() => view::size(total),
-        count => format!("{} ({count} of {} here)", view::size(total), parts.len()),
+    let total = parts.iter().filter_map(|(here, _)| here.bytes).sum();
+    let absent: Vec<Option<u64>> =
+        parts.iter().filter(|(here, _)| here.bytes.is_none()).map(|(_, packed)| *packed).collect();
+    let packed = absent.iter().copied().sum::<Option<u64>>().filter(|bytes| *bytes > 0);
+    let packed = packed.map(|bytes| format!("{} packed", view::size(bytes)));
+    let (what, more) = match parts.len() - absent.len() {
+        _ if parts.iter().any(|(here, _)| here.here.is_none()) => ("?".into(), None),
+        0 => ("not here".into(), None),
+        count if count == parts.len() => return view::size(total),
+        count => (view::size(total), Some(format!("{count} of {} here", parts.len()))),
+    };
+    match [more, packed].into_iter().flatten().collect::<Vec<_>>().join(", ") {
+        behind if behind.is_empty() => what,
+        behind => format!("{what} ({behind})"),
     }
 }
 
@@ -148,13 +181,13 @@ fn table(projects: &[Project<'_>]) -> Table {
         Table::new(&["PROJECT", "BRANCH", "IMAGE", "IMAGE SIZE", "OPT SIZE", "PATCHES", "DESCRIPTION"]);
     for project in projects {
         for branch in &project.branches {
-            let opt: Vec<Here> = branch.opt.iter().map(|opt| opt.here).collect();
+            let opt: Vec<_> = branch.opt.iter().map(|opt| (opt.here, opt.packed_bytes)).collect();
             let patches = if branch.patches.is_empty() { "-".into() } else { branch.patches.join(",") };
             table.row([
                 project.name,
                 branch.pattern,
                 branch.image.name,
-                &size(&[branch.image.here]),
+                &size(&[(branch.image.here, None)]),
                 &size(&opt),
                 &patches,
                 project.description,
@@ -190,13 +223,19 @@ mod tests {
         let question = question(&views);
         assert_eq!((question.images.len(), question.archives.len()), (2, 2));
         let answer = Present { images: vec![None, Some(400 << 20)], archives: vec![Some(1 << 30), None] };
-        insta::assert_snapshot!(table(&projects(&views, &question, Some(&answer))).text(), @r"
-        PROJECT  BRANCH  IMAGE               IMAGE SIZE  OPT SIZE             PATCHES  DESCRIPTION
-        siem     9.2     moorage/el8:latest  400 MiB     1 GiB (1 of 2 here)  p1       events
-        siem     9.*     moorage/el7:latest  not here    not here             p1       events
-        siem     *       moorage/el8:latest  400 MiB     -                    p1       events
+        let text = |answer, packed: &[_]| table(&projects(&views, &question, answer, packed)).text();
+        insta::assert_snapshot!(text(Some(&answer), &[None, Some(20 << 20)]), @r"
+        PROJECT  BRANCH  IMAGE               IMAGE SIZE  OPT SIZE                            PATCHES  DESCRIPTION
+        siem     9.2     moorage/el8:latest  400 MiB     1 GiB (1 of 2 here, 20 MiB packed)  p1       events
+        siem     9.*     moorage/el7:latest  not here    not here (20 MiB packed)            p1       events
+        siem     *       moorage/el8:latest  400 MiB     -                                   p1       events
         ");
-        let unknown = table(&projects(&views, &question, None)).text();
-        assert!(unknown.lines().nth(1).unwrap().contains("moorage/el8:latest  ?           ?"), "{unknown}");
+        insta::assert_snapshot!(text(None, &[Some(30 << 20), None]), @r"
+        PROJECT  BRANCH  IMAGE               IMAGE SIZE  OPT SIZE  PATCHES  DESCRIPTION
+        siem     9.2     moorage/el8:latest  ?           ?         p1       events
+        siem     9.*     moorage/el7:latest  ?           ?         p1       events
+        siem     *       moorage/el8:latest  ?           -         p1       events
+        ");
+        assert!(text(None, &[Some(30 << 20), Some(20 << 20)]).contains("  ? (50 MiB packed)  "));
     }
 }

@@ -226,13 +226,24 @@ async fn projects_and_what_is_here() {
     assert!(unknown.err.contains("warning: what is here already is not known: the daemon is not running"));
 
     let world = world.serve(Router::new().route("/v1/present", post(present)));
+    // What it would take to fetch it is asked of the very archive.
+    let archive = world.path("siem.tar.zst");
+    let published = archive.display().to_string();
+    let file = world.path("site/dockeruser/projects/siem.toml");
+    let text = std::fs::read_to_string(&file).unwrap().replace("/srv/siem.tar.zst", &published);
+    assert!(text.contains(&published), "{text}");
+    std::fs::write(&file, text).unwrap();
+    std::fs::write(&archive, vec![0; 5 << 20]).unwrap();
     let known = world.run(&["list-projects", "--site", &site]).await;
     let line = known.out.lines().find(|line| line.starts_with("siem ")).unwrap();
-    assert!(line.contains("400 MiB") && line.contains("not here") && line.ends_with("events"), "{line}");
+    assert!(line.contains("400 MiB  ") && line.contains("  not here (5 MiB packed)  "), "{line}");
+    assert!(line.ends_with("events"), "{line}");
     let json = world.run(&["list-projects", "--site", &site, "--format", "json"]).await.json();
     let siem = json["projects"].as_array().unwrap().iter().find(|project| project["name"] == "siem").unwrap();
     assert_eq!(siem["branches"][0]["image"]["bytes"], 400 << 20);
     assert_eq!(siem["branches"][0]["opt"][0]["here"], false);
+    assert_eq!(siem["branches"][0]["opt"][0]["bytes"], Value::Null);
+    assert_eq!(siem["branches"][0]["opt"][0]["packed_bytes"], 5 << 20);
 }
 
 #[tokio::test]

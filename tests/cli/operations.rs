@@ -137,9 +137,8 @@ async fn an_interrupt_closes_the_connection() {
         .route("/v1/containers/x/logs", get(|| async { endless("wait for ever\n".into(), logs) }));
     let world = World::new().serve(routes);
     // Ending a log that is followed is no error.
-    for (verb, error) in
-        [("stop-container", Some("error: interrupted; what was begun is undone")), ("show-logs", None)]
-    {
+    let goes_on = "error: interrupted; what the daemon was asked for already, it does to the end";
+    for (verb, error) in [("stop-container", Some(goes_on)), ("show-logs", None)] {
         let mut child = world.program(MOORAGE, &[verb, "x"]).spawn().unwrap();
         let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut data = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -153,6 +152,34 @@ async fn an_interrupt_closes_the_connection() {
         assert_eq!(child.wait().await.unwrap().code(), Some(130));
         assert_eq!(errors.next_line().await.unwrap().as_deref(), error);
     }
+}
+
+#[tokio::test]
+async fn a_dry_run_tries_all_names_too() {
+    let show = |Path(typed): Path<String>| async move {
+        match typed.starts_with("good") {
+            true => Json(detail(&typed, "running")).into_response(),
+            false => {
+                let fault =
+                    json!({ "kind": "not-found", "what": format!("there is no container {typed:?}") });
+                (StatusCode::NOT_FOUND, Json(fault)).into_response()
+            }
+        }
+    };
+    let world = World::new().serve(Router::new().route("/v1/containers/{typed}", get(show)));
+    let said = world.run(&["stop-container", "--dry-run", "good-1", "bad", "good-2"]).await;
+    assert_eq!((said.code, said.out.as_str()), (Some(7), "1. stop good-1\n2. stop good-2\n"));
+    assert!(said.err.contains("error: there is no container \"bad\"\n"), "{}", said.err);
+    assert!(said.err.ends_with("error: 1 of 3 containers cannot be stopped\n  why: bad\n"), "{}", said.err);
+
+    let said = world.run(&["stop-container", "--dry-run", "good-1", "bad", "--format", "json"]).await;
+    assert_eq!(said.json()["steps"][0]["text"], "stop good-1");
+    assert_eq!(said.json()["errors"][0]["name"], "bad");
+    assert_eq!(said.json()["errors"][0]["error"]["kind"], "not-found");
+    assert_eq!((said.code, &said.fault()["code"]), (Some(7), &7.into()));
+
+    let said = world.run(&["stop-container", "--dry-run", "bad"]).await;
+    assert_eq!((said.code, said.out.as_str(), said.err.matches("error").count()), (Some(4), "", 1));
 }
 
 fn removing() -> World {

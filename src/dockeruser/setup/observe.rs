@@ -64,12 +64,13 @@ pub enum Binary {
     Older,
 }
 
-/// What the host's configuration says of the things that setup sets.
+/// What the host's configuration says of the things that setup sets, and where the store is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Configured {
     pub parent: Option<String>,
     pub network: Option<String>,
     pub site: Option<String>,
+    pub storage: Option<String>,
 }
 
 impl Configured {
@@ -78,7 +79,12 @@ impl Configured {
             Fault::new(Kind::Usage, format!("{CONFIG} is no TOML")).why(e.to_string().trim().to_owned())
         })?;
         let value = |key: &str| table.get(key).and_then(|value| value.as_str()).map(str::to_owned);
-        Ok(Configured { parent: value("parent"), network: value("network"), site: value("site") })
+        Ok(Configured {
+            parent: value("parent"),
+            network: value("network"),
+            site: value("site"),
+            storage: value("storage"),
+        })
     }
 }
 

@@ -50,8 +50,9 @@ pub enum Step {
     },
 }
 
-/// Where moorage keeps its state and its store.
+/// Where moorage keeps its state, and its store unless the configuration says otherwise.
 const STATE: &str = "/var/lib/moorage";
+const STORAGE: &str = "/opt/containers";
 /// What Docker calls the LAN unless somebody wants another name.
 pub(super) const DEFAULT_NETWORK: &str = "lan";
 
@@ -204,8 +205,11 @@ fn files(args: &Args, seen: &Seen, parent: &str, steps: &mut Vec<Step>) -> Resul
             include_str!("../../../templates/systemd/moorage.socket"),
             include_str!("../../../templates/systemd/moorage-plugin.socket"),
         ];
+        // A percent sign begins a specifier (systemd.unit(5)).
+        let storage = seen.configured.storage.as_deref().unwrap_or(STORAGE).replace('%', "%%");
         for (path, template) in UNITS.into_iter().zip(templates) {
-            wanted.push((path, render(template, context! { state => STATE, binary => PROGRAM })?));
+            let values = context! { state => STATE, binary => PROGRAM, storage => &storage };
+            wanted.push((path, render(template, values)?));
         }
     }
     for (path, text) in wanted {

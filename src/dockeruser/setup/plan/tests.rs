@@ -172,3 +172,19 @@ fn names_cannot_break_out_of_the_configuration() {
     let text = config(odd, &args()).unwrap();
     assert_eq!(Configured::read(&text).unwrap().parent.as_deref(), Some(odd));
 }
+
+#[test]
+fn the_unit_waits_for_the_disk_that_the_store_is_on() {
+    let unit = |configured: &str| {
+        let configured = Configured::read(configured).unwrap();
+        let steps = plan(&args(), &Seen { systemd: true, configured, ..fresh() }).unwrap();
+        let text = steps.into_iter().find_map(|step| match step {
+            Step::Write { path, text } if path == UNITS[0] => Some(text),
+            _ => None,
+        });
+        let text = text.unwrap();
+        text.lines().find_map(|line| line.strip_prefix("RequiresMountsFor=")).unwrap().to_owned()
+    };
+    assert_eq!(unit(""), "/var/lib/moorage \"/opt/containers\"");
+    assert_eq!(unit("storage = '/srv/my 50% disk'"), "/var/lib/moorage \"/srv/my 50%% disk\"");
+}
