@@ -199,11 +199,7 @@ fn engine_create(
     (volumes, cgroups): (Vec<Volume>, View),
 ) -> Create {
     let spec = &record.spec;
-    let mut limits = spec.limits.clone();
-    let usual = &host.config.limits.default;
-    limits.memory = limits.memory.or(usual.memory);
-    limits.pids = limits.pids.or(usual.pids);
-    limits.cpu_weight = limits.cpu_weight.or(usual.cpu_weight);
+    let limits = check::effective(&spec.limits, &host.config.limits);
     Create {
         name: spec.name.to_string(),
         id: record.id.clone(),

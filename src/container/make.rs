@@ -122,6 +122,11 @@ async fn fresh(host: &Host, make: Make) -> Result<(Record, Bytes)> {
     runlog::give(Path::new(&make.log), record.gid)?;
     names_are_free(host, &record).await?;
     if let Some(other) = host.engine.inspect(name).await? {
+        // Ours, without a record and without its volumes: an engine finished creating it after it was undone.
+        if !other.id.is_empty() {
+            host.engine.remove(&other.engine_id).await?;
+            return Box::pin(fresh(host, make)).await;
+        }
         return Err(Fault::new(
             Kind::Differs,
             format!("Docker has a container {name} that is not moorage's"),
