@@ -132,9 +132,13 @@ impl Invocation {
         let ask = || dialoguer::Confirm::new().with_prompt(question).default(false).interact();
         match tokio::task::spawn_blocking(ask).await? {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Fault::new(Kind::Interrupted, "not confirmed, nothing was done").into()),
+            Ok(false) => Err(Fault::new(Kind::Interrupted, "not confirmed, nothing was done")
+                .next("the same command, answered with y, or with --yes")
+                .into()),
             Err(dialoguer::Error::IO(error)) if error.kind() == ErrorKind::Interrupted => {
-                Err(Fault::new(Kind::Interrupted, "interrupted, nothing was done").into())
+                Err(Fault::new(Kind::Interrupted, "interrupted, nothing was done")
+                    .next("run the same command again")
+                    .into())
             }
             Err(error) => Err(error).context("ask on the terminal"),
         }

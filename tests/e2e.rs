@@ -6,9 +6,13 @@ mod support;
 mod e2e {
     mod enter;
     mod faults;
+    mod killed;
     mod lifecycle;
     mod list;
     mod make;
+    mod registry;
+    mod settings;
+    mod setup;
     mod trust;
     mod world;
 }

@@ -38,9 +38,13 @@ install_packages() {
         "see its words above; the mirror must be reachable"
 }
 
-# The packages of Docker Engine here: newer releases have its command line in a package of its own.
+# The packages of Docker Engine here: newer releases have its command line in a package of its own, which docker.io
+# only recommends. A machine that has never asked the mirror knows of neither.
 engine_packages() {
     if command -v dockerd >/dev/null && command -v docker >/dev/null; then return; fi
     echo docker.io
+    command -v apt-get >/dev/null || return 0
+    apt-cache show docker.io >/dev/null 2>&1 || apt-get -qq update </dev/null >&2 ||
+        say "apt-get could not ask the mirror for its packages"
     ! apt-cache show docker-cli >/dev/null 2>&1 || echo docker-cli
 }

@@ -21,6 +21,9 @@ use tokio::net::UnixStream;
 use super::{API_HEADER, API_VERSION, EnterRequest, OPERATION_HEADER, frame};
 use crate::report::{Event, Fault, Kind, Reporter};
 
+/// What to do about an answer that no daemon of this version gives.
+const MISUNDERSTOOD: &str = "restart the daemon (systemctl restart moorage), then run the same command again";
+
 /// A line of events longer than this many bytes is no event.
 const LONGEST_EVENT: usize = 1 << 20;
 
@@ -121,6 +124,7 @@ impl Client {
             .unwrap_or_else(|_| {
                 Fault::new(Kind::Failed, format!("the daemon answered HTTP {status}"))
                     .why(String::from_utf8_lossy(&body))
+                    .next(MISUNDERSTOOD)
             })
             .into())
     }
@@ -225,7 +229,7 @@ fn unreachable(socket: &Path, error: &std::io::Error) -> Fault {
         ErrorKind::PermissionDenied => Fault::new(Kind::Denied, "you may not talk to the daemon")
             .why(why)
             .next("ask an admin of this host"),
-        _ => Fault::new(Kind::Failed, "the daemon cannot be reached").why(why),
+        _ => Fault::new(Kind::Failed, "the daemon cannot be reached").why(why).next(MISUNDERSTOOD),
     }
 }
 
@@ -234,5 +238,7 @@ fn gone() -> Fault {
 }
 
 fn unexpected(path: &str, why: String) -> Fault {
-    Fault::new(Kind::Failed, "the daemon answered something else than expected").why(format!("{path}: {why}"))
+    Fault::new(Kind::Failed, "the daemon answered something else than expected")
+        .why(format!("{path}: {why}"))
+        .next(MISUNDERSTOOD)
 }

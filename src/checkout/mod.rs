@@ -120,6 +120,7 @@ async fn listen(git: &mut Child, progress: &mut impl FnMut(u64)) -> Result<Vec<S
 
 fn failed(source: &SourceSpec) -> Fault {
     Fault::new(Kind::Failed, format!("{} cannot be checked out", names(std::slice::from_ref(source))))
+        .next(format!("see that this works: git ls-remote -- '{}'", source.repo.replace('\'', r"'\''")))
 }
 
 /// git's last words as a fault.

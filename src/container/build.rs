@@ -106,7 +106,8 @@ async fn sources(
         }
         Ok(SourceDone::Failed(fault)) => Err(fault.into()),
         Err(_) => {
-            Err(Fault::new(Kind::Interrupted, "the client went away before the sources were there").into())
+            let fault = Fault::new(Kind::Interrupted, "the client went away before the sources were there");
+            Err(fault.next("run the same command again").into())
         }
     }
 }

@@ -7,6 +7,7 @@ use ssh_key::{Algorithm, LineEnding, PrivateKey};
 use super::record::{HostKey, Record};
 use super::{Account, people};
 use crate::engine::{File, ImageFacts};
+use crate::spec::Ulimit;
 
 /// A fresh SSH host key.
 pub fn host_key(name: &str) -> Result<HostKey> {
@@ -47,6 +48,16 @@ pub fn root_files(record: &Record, facts: &ImageFacts) -> Vec<File> {
             0o644,
             format!("{}\n", record.host_key.public),
         ));
+    }
+    if facts.init.is_some() && !record.spec.ulimits.is_empty() {
+        let ulimits = &record.spec.ulimits;
+        for (directory, text) in [
+            ("/etc/systemd/system.conf.d", service_limits(ulimits)),
+            ("/etc/security/limits.d", login_limits(ulimits)),
+        ] {
+            files.push(File { path: directory.into(), mode: 0o755, uid: 0, gid: 0, content: None });
+            files.push(File::of_root(&format!("{directory}/moorage.conf"), 0o644, text));
+        }
     }
     if let Some(root) = record.people.iter().find(|account| account.is_root())
         && let Some(keys) = authorized_keys(record, root)
@@ -131,9 +142,50 @@ fn environment(of_image: &str, env: &std::collections::BTreeMap<String, String>)
     text
 }
 
+/// systemd-system.conf(5): systemd gives services, sshd among them, soft limits of its own where it is not told others.
+fn service_limits(ulimits: &std::collections::BTreeMap<String, Ulimit>) -> String {
+    let lines = ulimits.iter().map(|(name, limit)| {
+        format!("DefaultLimit{}={}:{}\n", name.to_ascii_uppercase(), limit.soft, limit.hard)
+    });
+    std::iter::once("[Manager]\n".to_owned()).chain(lines).collect()
+}
+
+/// limits.conf(5): pam_limits gives logins soft limits of its own where it is not told others. Hard ones are the
+/// engine's. It counts memory in KiB, and cannot say times as the engine does.
+fn login_limits(ulimits: &std::collections::BTreeMap<String, Ulimit>) -> String {
+    let line = |(name, limit): (&String, &Ulimit)| {
+        let value = match name.as_str() {
+            "as" | "core" | "data" | "fsize" | "memlock" | "rss" | "stack" => limit.soft >> 10,
+            "cpu" | "nice" | "rttime" => return None,
+            _ => limit.soft,
+        };
+        // `*` does not mean root.
+        Some(format!("* soft {name} {value}\nroot soft {name} {value}\n"))
+    };
+    ulimits.iter().filter_map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn services_and_logins_get_the_projects_limits() {
+        let limits = [
+            ("core".to_owned(), Ulimit { soft: 2048, hard: 2048 }),
+            ("cpu".to_owned(), Ulimit { soft: 60, hard: 90 }),
+            ("nofile".to_owned(), Ulimit { soft: 1024, hard: 4096 }),
+        ];
+        let limits = limits.into();
+        assert_eq!(
+            service_limits(&limits),
+            "[Manager]\nDefaultLimitCORE=2048:2048\nDefaultLimitCPU=60:90\nDefaultLimitNOFILE=1024:4096\n"
+        );
+        assert_eq!(
+            login_limits(&limits),
+            "* soft core 2\nroot soft core 2\n* soft nofile 1024\nroot soft nofile 1024\n"
+        );
+    }
 
     fn ann() -> Account {
         Account { name: "ann".into(), uid: 1000, gid: 100, group: "users".into() }

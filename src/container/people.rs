@@ -56,9 +56,11 @@ pub struct Caller {
 impl Caller {
     /// Looks a uid up. Asks the name service: call it where blocking is allowed.
     pub fn of_uid(uid: u32, admins: &[Owner]) -> Result<Caller> {
-        let user = User::from_uid(Uid::from_raw(uid))
-            .context("ask for the person who calls")?
-            .ok_or_else(|| Fault::new(Kind::Denied, format!("uid {uid} has no name on this host")))?;
+        let user =
+            User::from_uid(Uid::from_raw(uid)).context("ask for the person who calls")?.ok_or_else(|| {
+                Fault::new(Kind::Denied, format!("uid {uid} has no name on this host"))
+                    .next(format!("getent passwd {uid}"))
+            })?;
         let name = CString::new(user.name.clone())?;
         let gids = getgrouplist(&name, user.gid).context("ask for the groups of the person who calls")?;
         let mut groups = Vec::new();
@@ -119,7 +121,8 @@ pub fn inside(owner: &Owner, caller: &Caller) -> Result<(Vec<Account>, u32)> {
             }
             if people.is_empty() {
                 let fault =
-                    Fault::new(Kind::NotFound, format!("the group {name} has no members on this host"));
+                    Fault::new(Kind::NotFound, format!("the group {name} has no members on this host"))
+                        .next(format!("getent group {name}"));
                 return Err(fault.into());
             }
             Ok((people, Gid::as_raw(group.gid)))
@@ -129,4 +132,5 @@ pub fn inside(owner: &Owner, caller: &Caller) -> Result<(Vec<Account>, u32)> {
 
 fn unknown(what: &str, name: &str) -> Fault {
     Fault::new(Kind::NotFound, format!("there is no {what} {name} on this host"))
+        .next("name another --owner; getent passwd and getent group show who there is")
 }

@@ -80,7 +80,9 @@ fn wait_inside(pid: i32, ended: &AtomicBool) -> Result<bool> {
             return Ok(true);
         }
         if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
-            return Err(Fault::new(Kind::Failed, "the container's init has ended").into());
+            return Err(Fault::new(Kind::Failed, "the container's init has ended")
+                .next("show-logs says what it said last")
+                .into());
         }
         std::thread::sleep(LOOK);
     }

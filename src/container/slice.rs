@@ -64,6 +64,7 @@ async fn systemctl<'a>(arguments: impl Iterator<Item = &'a str>) -> Result<()> {
         true => Ok(()),
         false => Err(Fault::new(Kind::Failed, "systemd does not take the container's limits")
             .why(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+            .next("systemctl --failed; then run the same command again")
             .into()),
     }
 }

@@ -154,7 +154,9 @@ fn verdict<T>(outcomes: &[(&str, Result<T, Fault>)], undone: &str) -> Result<(),
                 (false, false) => Kind::Failed,
             };
             let failed = outcomes.iter().filter(|(_, outcome)| outcome.is_err()).map(|(name, _)| *name);
-            Err(Fault::new(kind, what).why(failed.collect::<Vec<_>>().join(", ")))
+            Err(Fault::new(kind, what)
+                .why(failed.collect::<Vec<_>>().join(", "))
+                .next("see what is said of each of them"))
         }
     }
 }

@@ -75,7 +75,8 @@ fn runs(directory: &Path) -> Result<Vec<Run>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
         Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
             let fault = Fault::new(Kind::Denied, "these logs are not yours to read");
-            return Err(fault.why(format!("{}: {e}", directory.display())).into());
+            let fault = fault.why(format!("{}: {e}", directory.display()));
+            return Err(fault.next("ask the container's owner").into());
         }
         Err(e) => return Err(e).with_context(|| format!("list {}", directory.display())),
     };

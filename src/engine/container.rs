@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use anyhow::Result;
+use bollard::errors::Error;
 use bollard::models::{
     ContainerCreateBody, EndpointSettings, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
     Mount, MountType, MountVolumeOptions, MountVolumeOptionsDriverConfig, NetworkingConfig, ResourcesUlimits,
@@ -11,7 +13,7 @@ use bollard::models::{
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+    RemoveContainerOptionsBuilder, StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
 };
 use futures_util::StreamExt as _;
 
@@ -20,6 +22,9 @@ use crate::spec::{Limits, Mac, Ulimit};
 
 /// Seconds an init has to end its services before it is killed.
 const STOP_SECONDS: i32 = 30;
+
+/// The longest that a removal which somebody else has begun is waited for.
+const REMOVAL: Duration = Duration::from_secs(60);
 
 /// What PID 1 of a container is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -211,8 +216,19 @@ impl Engine {
 
     /// Removes the container, running or not; one that is not there is no error.
     pub async fn remove(&self, name: &str) -> Result<()> {
+        let docker = self.docker().await?;
         let options = RemoveContainerOptionsBuilder::default().force(true).build();
-        let answer = self.docker().await?.remove_container(name, Some(options)).await;
+        let mut answer = docker.remove_container(name, Some(options.clone())).await;
+        // The removal that a daemon before us asked for goes on in the engine when that daemon is gone.
+        if let Err(Error::DockerResponseServerError { status_code: 409, message }) = &answer
+            && message.contains("already in progress")
+        {
+            let removed = WaitContainerOptionsBuilder::default().condition("removed").build();
+            let mut end = docker.wait_container(name, Some(removed));
+            // What it made of it is asked below.
+            let _ = tokio::time::timeout(REMOVAL, end.next()).await;
+            answer = docker.remove_container(name, Some(options)).await;
+        }
         found(answer, format!("remove the container {name}"))?;
         Ok(())
     }

@@ -184,7 +184,10 @@ impl Engine {
                 .ok()
                 .and_then(|v| v["message"].as_str().map(str::to_owned))
                 .unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned());
-            return Err(Fault::new(Kind::Failed, "the Docker Engine refused to run it").why(message).into());
+            return Err(Fault::new(Kind::Failed, "the Docker Engine refused to run it")
+                .why(message)
+                .next("moorage list-containers shows whether it runs")
+                .into());
         }
         Ok(TokioIo::new(hyper::upgrade::on(response).await?))
     }

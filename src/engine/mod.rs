@@ -126,16 +126,21 @@ fn fault(error: Error, doing: impl Into<String>) -> Fault {
                 403 => Kind::Denied,
                 _ => Kind::Failed,
             };
-            Fault::new(kind, format!("cannot {doing}")).why(message.trim().to_owned())
+            Fault::new(kind, format!("cannot {doing}"))
+                .why(message.trim().to_owned())
+                .next("when what the Docker Engine says is mended, run the same command again")
         }
         Error::RequestTimeoutError => Fault::new(Kind::TimedOut, format!("cannot {doing}"))
-            .why("the Docker Engine did not answer in time"),
+            .why("the Docker Engine did not answer in time")
+            .next("see what dockerd is busy with, then run the same command again"),
         Error::HyperLegacyError { .. } | Error::SocketNotFoundError(_) | Error::HyperResponseError { .. } => {
             Fault::new(Kind::Missing, format!("cannot {doing}"))
                 .why(format!("the Docker Engine went away: {error}"))
                 .next("check dockerd, then run the same command again")
         }
-        other => Fault::new(Kind::Failed, format!("cannot {doing}")).why(other.to_string()),
+        other => Fault::new(Kind::Failed, format!("cannot {doing}"))
+            .why(other.to_string())
+            .next("read dockerd's log, then run the same command again"),
     }
 }
 

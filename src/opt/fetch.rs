@@ -69,7 +69,13 @@ impl Store {
             Scheme::File => self.fetch_file(archive, person, reporter).await,
             Scheme::Http => self.fetch_http(archive, person, reporter).await,
         };
-        let layer = layer.map_err(|e| self.explain(e)).with_context(|| format!("get {}", archive.url))?;
+        let layer = layer.map_err(|e| self.explain(e)).map_err(|e| {
+            let mut fault = Fault::of(&e.context(format!("get {}", archive.url)));
+            fault.next.get_or_insert_with(|| {
+                "mend the archive, or `opt` in the project's file, then run the same command again".to_owned()
+            });
+            fault
+        })?;
         let size = ByteSize(layer.bytes);
         reporter.end(STEP, format!("{name}: {} files, {size}", layer.files));
         Ok(layer)
@@ -124,7 +130,9 @@ impl Store {
             job.run(&file, |store, digest| {
                 let after = Identity::of(&rustix::fs::fstat(&file)?);
                 if after != identity {
-                    return Err(Fault::new(Kind::Failed, "the archive was changed while it was read").into());
+                    return Err(Fault::new(Kind::Failed, "the archive was changed while it was read")
+                        .next("run the same command again when whoever writes it is done")
+                        .into());
                 }
                 match settled {
                     true => store.layers.remember(identity, *digest),

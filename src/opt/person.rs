@@ -67,7 +67,9 @@ impl Person {
         let file = self.run(|| below.open(flags))??;
         match super::beneath::sort(&rustix::fs::fstat(&file)?).is_file() {
             true => Ok(file),
-            false => Err(Fault::new(Kind::Usage, format!("{} is not a regular file", path.display())).into()),
+            false => Err(Fault::new(Kind::Usage, format!("{} is not a regular file", path.display()))
+                .next(format!("ls -la {}", path.display()))
+                .into()),
         }
     }
 
@@ -97,7 +99,7 @@ impl Person {
                 }
             } else {
                 let what = format!("{} is neither a file nor a directory", path.display());
-                return Err(Fault::new(Kind::Usage, what).into());
+                return Err(Fault::new(Kind::Usage, what).next(format!("ls -la {}", path.display())).into());
             }
             Ok(source)
         })??;
@@ -144,7 +146,10 @@ impl<'a> Below<'a> {
             _ => format!("allowed below {}", list(roots)),
         };
         let refuse = |why: &str| {
-            Fault::new(Kind::Denied, format!("{} is not allowed", path.display())).why(why).why(allowed())
+            Fault::new(Kind::Denied, format!("{} is not allowed", path.display()))
+                .why(why)
+                .why(allowed())
+                .next("use a path below those, or ask an admin to allow it in /etc/moorage/config.toml")
         };
         if !path.is_absolute() {
             return Err(refuse("it is not absolute").into());
@@ -164,11 +169,9 @@ impl<'a> Below<'a> {
         let handle =
             rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|e| {
-                    Fault::new(Kind::NotFound, format!("{} cannot be opened", path.display())).why(format!(
-                        "{}: {}",
-                        root.display(),
-                        e
-                    ))
+                    Fault::new(Kind::NotFound, format!("{} cannot be opened", path.display()))
+                        .why(format!("{}: {}", root.display(), e))
+                        .next(format!("an admin of this host has to make {}", root.display()))
                 })?;
         Ok(Below { path, root, rest, handle })
     }
@@ -183,15 +186,19 @@ impl<'a> Below<'a> {
     fn fault(&self, error: Errno, doing: &str) -> Fault {
         let path = self.path.display();
         match error {
-            Errno::NOENT | Errno::NOTDIR => {
-                Fault::new(Kind::NotFound, format!("{path} does not exist")).why(error.to_string())
-            }
+            Errno::NOENT | Errno::NOTDIR => Fault::new(Kind::NotFound, format!("{path} does not exist"))
+                .why(error.to_string())
+                .next("name one that is on this host"),
             Errno::LOOP => Fault::new(Kind::Denied, format!("{path} goes through a symbolic link"))
                 .next(format!("name the path that `realpath {path}` prints")),
             Errno::ACCESS | Errno::PERM | Errno::ROFS => {
-                Fault::new(Kind::Denied, format!("you may not {doing} {path}")).why(error.to_string())
+                Fault::new(Kind::Denied, format!("you may not {doing} {path}"))
+                    .why(error.to_string())
+                    .next("ask whoever it belongs to")
             }
-            _ => Fault::new(Kind::Failed, format!("{doing} {path}")).why(error.to_string()),
+            _ => Fault::new(Kind::Failed, format!("{doing} {path}"))
+                .why(error.to_string())
+                .next(format!("ls -la {path}")),
         }
     }
 }

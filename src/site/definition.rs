@@ -106,7 +106,8 @@ impl Site {
             return Err(Fault::new(
                 Kind::NotFound,
                 format!("{}: the site has no package repositories in {directory}", source.origin),
-            ));
+            )
+            .next("put *.sources or *.list files there"));
         }
         Ok(BaseDefinition { name: name.to_owned(), raw, repos })
     }
@@ -127,7 +128,8 @@ impl Site {
             })
             .collect::<Result<Vec<_>, Fault>>()?;
         if !files.iter().any(|file| file.name == "Dockerfile.j2" || file.name == "Dockerfile") {
-            return Err(Fault::new(Kind::NotFound, format!("{directory} has no Dockerfile.j2")));
+            return Err(Fault::new(Kind::NotFound, format!("{directory} has no Dockerfile.j2"))
+                .next("write one that begins with FROM {{ base }}"));
         }
         Ok(ImageDefinition { name: name.to_owned(), raw, files })
     }
@@ -137,7 +139,8 @@ impl Site {
     pub fn image_reference(&self, name: &str) -> Result<String, Fault> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b);
         if name.is_empty() || !name.bytes().all(plain) || name.starts_with(['-', '.', '/', ':', '@']) {
-            return Err(Fault::new(Kind::Usage, format!("{name:?} is not the name of an image")));
+            return Err(Fault::new(Kind::Usage, format!("{name:?} is not the name of an image"))
+                .next("name an image of the site, or a full reference such as registry/name:tag"));
         }
         if name.contains('/') {
             return Ok(name.to_owned());
@@ -153,7 +156,10 @@ impl Site {
     }
 
     fn definition(&self, name: &str) -> Result<Source, Fault> {
-        self.files.text(name)?.ok_or_else(|| Fault::new(Kind::NotFound, format!("the site has no {name}")))
+        self.files.text(name)?.ok_or_else(|| {
+            Fault::new(Kind::NotFound, format!("the site has no {name}"))
+                .next("put the file there, or name another definition")
+        })
     }
 
     fn content(&self, name: &str) -> Result<(String, Vec<u8>), Fault> {

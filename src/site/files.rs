@@ -39,7 +39,8 @@ impl Files {
                 return Err(Fault::new(
                     Kind::NotFound,
                     format!("the site's directory {} does not exist", directory.display()),
-                ));
+                )
+                .next("name an existing directory with --site, or none for the built-in site"));
             }
             if !roles.iter().any(|role| directory.join(role).is_dir()) {
                 return Err(Fault::new(
@@ -72,7 +73,8 @@ impl Files {
         let Some(found) = self.read(name)? else { return Ok(None) };
         match String::from_utf8(found.bytes) {
             Ok(text) => Ok(Some(Source { origin: found.origin, text })),
-            Err(_) => Err(Fault::new(Kind::Usage, format!("{} is not UTF-8 text", found.origin))),
+            Err(_) => Err(Fault::new(Kind::Usage, format!("{} is not UTF-8 text", found.origin))
+                .next("save it as UTF-8, then run the same command again")),
         }
     }
 
@@ -135,16 +137,21 @@ fn relative(name: &str) -> Result<(), Fault> {
         false => Err(Fault::new(
             Kind::Usage,
             format!("{name:?} is not a file of the site: names are relative, without `..`"),
-        )),
+        )
+        .next("put the file into the site's directory and name it from there")),
     }
 }
 
 fn unreadable(path: &Path, error: Errno) -> Fault {
     let what = format!("{} cannot be read", path.display());
     match error {
-        Errno::XDEV => Fault::new(Kind::Usage, what).why("it leads out of the site's directory"),
-        Errno::ACCESS | Errno::PERM => Fault::new(Kind::Denied, what).why(error.to_string()),
-        _ => Fault::new(Kind::Failed, what).why(error.to_string()),
+        Errno::XDEV => Fault::new(Kind::Usage, what)
+            .why("it leads out of the site's directory")
+            .next("put the file itself there, no link to it"),
+        Errno::ACCESS | Errno::PERM => Fault::new(Kind::Denied, what)
+            .why(error.to_string())
+            .next("ask whoever looks after the site to let you read it"),
+        _ => Fault::new(Kind::Failed, what).why(error.to_string()).next(format!("ls -la {}", path.display())),
     }
 }
 
@@ -165,7 +172,11 @@ fn open_beneath(site: &Path, name: &str, flags: OFlags) -> Result<Option<OwnedFd
 fn read_beneath(site: &Path, name: &str) -> Result<Option<Vec<u8>>, Fault> {
     let Some(opened) = open_beneath(site, name, OFlags::RDONLY)? else { return Ok(None) };
     let path = site.join(name);
-    let bad = |why: String| Fault::new(Kind::Usage, format!("{} cannot be read", path.display())).why(why);
+    let bad = |why: String| {
+        Fault::new(Kind::Usage, format!("{} cannot be read", path.display()))
+            .why(why)
+            .next(format!("ls -la {}", path.display()))
+    };
     let file = std::fs::File::from(opened);
     let metadata = file.metadata().map_err(|e| bad(e.to_string()))?;
     if !metadata.is_file() {

@@ -129,8 +129,10 @@ impl HostConfig {
     fn parse(source: &Source) -> Result<HostConfig, Fault> {
         let mut config: HostConfig = source.parse()?;
         config.limits.default.pids.get_or_insert(DEFAULT_PIDS);
-        let wrong =
-            |key: &str, why: String| Fault::new(Kind::Usage, format!("{}: {key}: {why}", source.origin));
+        let wrong = |key: &str, why: String| {
+            Fault::new(Kind::Usage, format!("{}: {key}: {why}", source.origin))
+                .next("an admin has to correct it there")
+        };
         let absolute = |path: &&PathBuf| {
             !path.is_absolute() || path.components().any(|c| c == std::path::Component::ParentDir)
         };
@@ -176,7 +178,9 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Fault {
         std::io::ErrorKind::PermissionDenied => Kind::Denied,
         _ => Kind::Failed,
     };
-    Fault::new(kind, format!("{} cannot be read", path.display())).why(error.to_string())
+    Fault::new(kind, format!("{} cannot be read", path.display()))
+        .why(error.to_string())
+        .next(format!("ls -la {}", path.display()))
 }
 
 #[cfg(test)]

@@ -43,7 +43,8 @@ impl Site {
             .map(|(number, line)| match is_key(line) {
                 true => Ok(line.to_owned()),
                 false => {
-                    Err(Fault::new(Kind::Usage, format!("{}:{number}: not an SSH public key", source.origin)))
+                    Err(Fault::new(Kind::Usage, format!("{}:{number}: not an SSH public key", source.origin))
+                        .next("take the line out, or make a key with ssh-keygen"))
                 }
             })
             .collect()

@@ -25,7 +25,9 @@ where
     let hint = hint(typed, existing.clone());
     let all = existing.into_iter().collect::<Vec<_>>().join(", ");
     let all = if all.is_empty() { "none".to_owned() } else { all };
-    Fault::new(Kind::NotFound, format!("there is no {sort} {typed:?}{hint}")).why(format!("there are: {all}"))
+    Fault::new(Kind::NotFound, format!("there is no {sort} {typed:?}{hint}"))
+        .why(format!("there are: {all}"))
+        .next("name one of these, or add it to the site")
 }
 
 #[cfg(test)]

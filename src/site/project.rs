@@ -144,7 +144,8 @@ impl Project {
             return Err(Fault::new(
                 Kind::Usage,
                 format!("{typed:?} cannot be a branch: letters, digits and . _ / + - @, at most 200"),
-            ));
+            )
+            .next("moorage list-projects"));
         }
         let matches = |pattern: &str| {
             GlobBuilder::new(pattern).build().is_ok_and(|g| g.compile_matcher().is_match(typed))

@@ -63,7 +63,8 @@ impl Site {
                 return Err(not_found(&sort, patch, valid.patches.keys().map(String::as_str)));
             };
             if request.patches[..at].contains(patch) {
-                return Err(Fault::new(Kind::Usage, format!("patch {patch:?} is asked for twice")));
+                return Err(Fault::new(Kind::Usage, format!("patch {patch:?} is asked for twice"))
+                    .next("the same command with --patch once for each patch"));
             }
             opt.extend(archives.iter().cloned());
         }
@@ -140,13 +141,15 @@ impl Site {
             None => Err(Fault::new(
                 Kind::NotFound,
                 format!("{}: the site has no dockeruser/{}", licence.place, licence.file),
-            )),
+            )
+            .next("put the file there, then run the same command again")),
         }
     }
 }
 
 fn container_name(parts: &[&str], owner: &Owner) -> Result<ContainerName, Fault> {
-    ContainerName::join(parts, owner).map_err(|e| Fault::new(Kind::Usage, e.to_string()))
+    ContainerName::join(parts, owner)
+        .map_err(|e| Fault::new(Kind::Usage, e.to_string()).next("choose another --name"))
 }
 
 /// Who may log in: the owner; of a group, the one who asks and its members.
@@ -162,7 +165,8 @@ fn distinct<'a>(sort: &str, places: impl Iterator<Item = &'a str>) -> Result<(),
     let mut seen = BTreeSet::new();
     for place in places {
         if !seen.insert(place) {
-            return Err(Fault::new(Kind::Usage, format!("more than one {sort} goes to {place}")));
+            return Err(Fault::new(Kind::Usage, format!("more than one {sort} goes to {place}"))
+                .next("leave all but one out, in the project's file or on the command line"));
         }
     }
     Ok(())

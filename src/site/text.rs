@@ -24,6 +24,7 @@ impl Source {
     /// A [`Kind::Usage`] fault at a place in the file.
     pub fn fault(&self, span: Option<Range<usize>>, message: &str) -> Fault {
         Fault::new(Kind::Usage, format!("{}: {message}", self.place(span)))
+            .next("correct it there, then run the same command again")
     }
 
     /// `file:line:column`, counted from 1, columns in characters.

@@ -197,24 +197,6 @@ fn a_vanilla_system_has_its_own_init_or_dockers() {
 }
 
 #[test]
-fn a_plain_docker_container_on_the_lan_works_too() {
-    let name = format!("plain{}", std::process::id());
-    let before = machine::interfaces();
-    root()
-        .run(
-            "docker",
-            &["run", "-d", "--name", &name, "--network", "lan", "moorage/debian-12", "sleep", "infinity"],
-        )
-        .ok();
-    let address = root()
-        .run("docker", &["inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", &name])
-        .ok();
-    root().run("ping", &["-c", "1", "-W", "2", address.stdout.trim()]).ok();
-    root().run("docker", &["rm", "-f", &name]).ok();
-    assert_eq!(before, machine::interfaces());
-}
-
-#[test]
 fn image_archive_address_and_source_go_on_side_by_side() {
     let scene = Scene::new("parallel");
     let bytes = Archive::product(&scene.project).zst();
@@ -244,4 +226,30 @@ fn image_archive_address_and_source_go_on_side_by_side() {
     running.end().ends(130);
     scene.undone();
     scene.nothing_left();
+}
+
+/// This looks at all interfaces of the host.
+mod alone {
+    use super::*;
+
+    #[test]
+    fn a_plain_docker_container_on_the_lan_works_too() {
+        let name = format!("plain{}", std::process::id());
+        let before = machine::interfaces();
+        root()
+            .run(
+                "docker",
+                &["run", "-d", "--name", &name, "--network", "lan", "moorage/debian-12", "sleep", "infinity"],
+            )
+            .ok();
+        let address = root()
+            .run(
+                "docker",
+                &["inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", &name],
+            )
+            .ok();
+        root().run("ping", &["-c", "1", "-W", "2", address.stdout.trim()]).ok();
+        root().run("docker", &["rm", "-f", &name]).ok();
+        assert_eq!(before, machine::interfaces());
+    }
 }

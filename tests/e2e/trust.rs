@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use crate::support::{Outcome, Scene, ann, bob, carol, machine, root};
+use crate::support::{Outcome, Person, Scene, ann, bob, carol, machine, root};
 
 #[test]
 fn a_setuid_file_made_inside_is_nothing_on_the_host() {
@@ -128,7 +128,7 @@ fn a_licence_is_read_as_the_person() {
 }
 
 /// A request as a person could send it, past the command: the daemon believes nothing that it says.
-fn request(person: &crate::support::Person, method: &str, path: &str, body: &serde_json::Value) -> Outcome {
+fn request(person: &Person, method: &str, path: &str, body: &serde_json::Value) -> Outcome {
     let body = body.to_string();
     let url = format!("http://moorage{path}");
     person.run(
@@ -227,6 +227,95 @@ fn a_large_request_and_junk_are_refused_and_the_daemon_goes_on() {
     assert!(!status.starts_with('2'), "{status}");
     carol.shell("printf 'no HTTP at all\\n\\n' | curl -s telnet://x --unix-socket /run/moorage/api.sock --max-time 5 || :").ok();
     bob().moorage(&["list-containers"]).ok();
+}
+
+/// What curl got from the daemon: the status and the body. `more` are arguments of curl.
+fn asked(person: &Person, more: &[&str]) -> (String, serde_json::Value) {
+    let socket =
+        ["-sS", "--max-time", "60", "--unix-socket", "/run/moorage/api.sock", "-w", "\n%{http_code}"];
+    let answer = Outcome::of(person.command("curl").args(socket).args(more)).ok();
+    let (body, status) = answer.stdout.rsplit_once('\n').unwrap();
+    (status.to_owned(), serde_json::from_str(body).unwrap_or_else(|_| body.into()))
+}
+
+#[test]
+fn a_command_of_another_version_is_told_which_side_to_mend() {
+    for header in ["Moorage-Api: 999", "Moorage-Api: 0", "Moorage-Api: one", "X-Nothing: 1"] {
+        for path in ["/v1/containers", "/v1/leases", "/v1/containers/any"] {
+            let (status, fault) = asked(&carol(), &["-H", header, &format!("http://moorage{path}")]);
+            assert_eq!(status, "426", "{header} {path}: {fault}");
+            assert_eq!(fault["kind"], "missing", "{fault}");
+            assert!(fault["what"].as_str().unwrap().contains("different versions"), "{fault}");
+            assert!(fault["why"][0].as_str().unwrap().contains("the daemon speaks 1"), "{fault}");
+            assert!(fault["next"].as_str().unwrap().contains("restart the daemon"), "{fault}");
+        }
+    }
+    // Anybody may ask for the version, or no two sides could find out.
+    let (status, version) = asked(&carol(), &["http://moorage/v1/version"]);
+    assert_eq!((status.as_str(), &version["api"]), ("200", &1.into()));
+}
+
+/// A request of `size` bytes that is no request but well-formed JSON.
+fn sized(person: &Person, size: usize) -> (String, serde_json::Value) {
+    let path = person.home.join(format!("body-{size}"));
+    std::fs::write(&path, format!("\"{}\"", "x".repeat(size - 2))).unwrap();
+    let body = format!("@{}", path.display());
+    let headers = ["-H", "Moorage-Api: 1", "-H", "Content-Type: application/json", "-H", "Expect:"];
+    let answer =
+        asked(person, &[&headers[..], &["--data-binary", &body, "http://moorage/v1/containers"]].concat());
+    std::fs::remove_file(path).unwrap();
+    answer
+}
+
+#[test]
+fn a_request_is_at_most_four_mebibytes() {
+    let (status, fault) = sized(&carol(), 4 << 20);
+    assert_eq!((status.as_str(), &fault["kind"]), ("400", &"usage".into()), "{fault}");
+    let (status, answer) = sized(&carol(), (4 << 20) + 1);
+    assert_eq!(status, "413", "{answer}");
+    carol().moorage(&["list-containers"]).ok();
+}
+
+/// This takes all that one person may have.
+mod alone {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::Stdio;
+
+    use super::*;
+
+    /// Opens so many connections, says so, and closes them in good order when its input ends.
+    const HOLD: &str = r#"
+        use IO::Socket::UNIX;
+        my @open = map { IO::Socket::UNIX->new(Peer => "/run/moorage/api.sock") or die "connect: $!" } 1 .. shift;
+        $| = 1;
+        print "open\n";
+        <STDIN>;
+        for (@open) { shutdown($_, 1); my $byte; sysread($_, $byte, 1) }
+    "#;
+
+    #[test]
+    fn one_person_has_64_connections_and_disturbs_nobody_with_them() {
+        let mut holding = carol()
+            .command("perl")
+            .args(["-e", HOLD, "64"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(holding.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "open\n");
+        // Accepted in their order: this one comes after all of them.
+        carol().moorage(&["list-containers"]).ends(6).says("64 connections").helps();
+        for other in [ann(), bob(), root()] {
+            other.moorage(&["list-containers"]).ok();
+        }
+        let scene = Scene::new("beside64");
+        scene.make(&ann(), &[]);
+        drop(holding.stdin.take());
+        assert!(holding.wait().unwrap().success());
+        carol().moorage(&["list-containers"]).ok();
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ pub mod archive;
 pub mod events;
 pub mod machine;
 pub mod person;
+pub mod registry;
 pub mod scene;
 pub mod web;
 

@@ -164,7 +164,18 @@ impl Outcome {
     pub fn helps(self) -> Outcome {
         assert!(!self.stderr.contains("panicked"), "a panic:\n{}", self.whole());
         assert!(!self.stderr.trim().is_empty(), "an error without a word:\n{}", self.whole());
+        assert!(self.names_the_next(), "an error that does not say what to do:\n{}", self.whole());
         self
+    }
+
+    /// What to do next, as people read it, as programs do, or as the parser of the command line says it.
+    fn names_the_next(&self) -> bool {
+        let of_program = |line: &str| {
+            let error: Option<serde_json::Value> = serde_json::from_str(line).ok();
+            error.is_some_and(|error| error["error"]["next"].as_str().is_some_and(|next| !next.is_empty()))
+        };
+        let clap = self.stderr.contains("For more information, try '--help'");
+        self.stderr.contains("\n  next: ") || clap || self.stderr.lines().any(of_program)
     }
 
     /// It worked, or it said properly why not.

@@ -107,6 +107,11 @@ impl Scene {
 
     /// A repository that everybody can read, with one branch `main` and these files (name, permissions, text).
     pub fn repository(&self, files: &[(&str, u32, &str)]) -> String {
+        self.repository_called("source", files)
+    }
+
+    /// One of several.
+    pub fn repository_called(&self, name: &str, files: &[(&str, u32, &str)]) -> String {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = self.archives.join("repository");
         fs::create_dir_all(&directory).unwrap();
@@ -116,7 +121,7 @@ impl Scene {
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).unwrap();
         }
-        let bundle = self.archives.join("source.bundle");
+        let bundle = self.archives.join(format!("{name}.bundle"));
         let script = format!(
             "cd {}; git init -q -b main; git add -A; git -c user.name=t -c user.email=t@localhost commit -qm t; git bundle create -q {} HEAD main",
             directory.display(),

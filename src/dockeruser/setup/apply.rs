@@ -133,6 +133,7 @@ async fn run(program: &str, arguments: &[&str], reporter: &Reporter) -> Result<(
     }
     let mut fault = Fault::new(Kind::Failed, format!("{program} {} failed: {status}", arguments.join(" ")));
     fault.why = last;
+    fault.next = Some("mend that, then run moorage setup again: it does what is missing".to_owned());
     Err(fault.into())
 }
 

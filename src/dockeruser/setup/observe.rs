@@ -76,7 +76,9 @@ pub struct Configured {
 impl Configured {
     pub fn read(text: &str) -> Result<Configured> {
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
-            Fault::new(Kind::Usage, format!("{CONFIG} is no TOML")).why(e.to_string().trim().to_owned())
+            Fault::new(Kind::Usage, format!("{CONFIG} is no TOML"))
+                .why(e.to_string().trim().to_owned())
+                .next("correct it there, then run moorage setup again")
         })?;
         let value = |key: &str| table.get(key).and_then(|value| value.as_str()).map(str::to_owned);
         Ok(Configured {

@@ -12,7 +12,11 @@ const ETHERNET: &str = "1";
 
 /// Checks `name` in `interfaces` (`/sys/class/net`).
 pub fn check(interfaces: &Path, name: &str) -> Result<(), Fault> {
-    let bad = |kind, why: &str| Fault::new(kind, format!("{name} cannot be the LAN's interface")).why(why);
+    let bad = |kind, why: &str| {
+        Fault::new(kind, format!("{name} cannot be the LAN's interface"))
+            .why(why)
+            .next("ip -brief link shows what there is")
+    };
     let directory = interfaces.join(name);
     let plain = !name.is_empty() && name.len() <= 15 && !name.starts_with('.') && !name.contains(['/', ' ']);
     if !plain {

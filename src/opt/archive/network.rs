@@ -48,7 +48,11 @@ pub fn client() -> Result<reqwest::Client> {
 impl Transfer {
     /// Asks for `url`. Also returns the number of bytes, where the server says it.
     pub async fn begin(client: &reqwest::Client, url: &str) -> Result<(Transfer, Received, Option<u64>)> {
-        let failed = |kind, why: String| Fault::new(kind, format!("fetch {url}")).why(why);
+        let failed = |kind, why: String| {
+            Fault::new(kind, format!("fetch {url}"))
+                .why(why)
+                .next(format!("see that this works: curl -fI {url}"))
+        };
         let response = client.get(url).send().await.map_err(|e| failed(Kind::Failed, words(&e)))?;
         let status = response.status();
         if status != reqwest::StatusCode::OK {

@@ -169,6 +169,7 @@ fn inner(path: &str) -> Result<Inner> {
 fn in_the_way(path: &Inner, what: &str) -> anyhow::Error {
     Fault::new(Kind::Failed, format!("the /opt archive has {what} at /opt/{path}"))
         .why("it is in the way of what has to be put there, and links are not followed")
+        .next("take it out of the archive, then run the same command again")
         .into()
 }
 

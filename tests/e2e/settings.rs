@@ -1,0 +1,144 @@
+//! What a project's file says arrives inside, all of it in one container.
+
+use std::path::{Path, PathBuf};
+
+use crate::support::{Scene, ann, root};
+
+#[test]
+fn every_setting_arrives_inside() {
+    let scene = Scene::new("settings");
+    let (first, second) = (
+        scene.repository_called("first", &[("README", 0o644, "the first\n")]),
+        scene.repository_called("second", &[("bin/run", 0o755, "#!/bin/sh\necho the second\n")]),
+    );
+    let licences = Path::new(scene.site()).join("dockeruser/licences");
+    std::fs::write(licences.join("a.lic"), "licence of {project}, kept byte by byte\0\n").unwrap();
+    std::fs::write(licences.join("b.lic"), "another\n").unwrap();
+    scene.raw(&format!(
+        r#"
+[defaults]
+image = "demo"
+env = {{ PRODUCT_HOME = "/opt/product", GREETING = "good day, {{owner}} of {{branch}}" }}
+ulimits = {{ nofile = {{ soft = 5000, hard = 20000 }}, core = 0 }}
+shm = "128MiB"
+limits = {{ memory = "1GiB", pids = 4000, cpu_weight = 50 }}
+[[defaults.licence]]
+file = "licences/a.lic"
+to = "/opt/product/etc/licence"
+mode = 0o600
+[[defaults.licence]]
+file = "licences/b.lic"
+to = "/etc/product/licence"
+[[defaults.source]]
+repo = "{first}"
+[[defaults.source]]
+repo = "{second}"
+ref = "main"
+to = "/opt/second"
+[[branch]]
+match = "main"
+env = {{ ONLY = "{{project}}" }}
+"#
+    ));
+    let ann = ann();
+    let made = scene.make(&ann, &[]);
+    let name = made.name();
+    // Logged in by ssh and entered, it is the same.
+    let both = |script: &str, expected: &str| {
+        assert_eq!(scene.ssh(&ann, &made, script).ok().stdout, expected, "by ssh: {script}");
+        assert_eq!(scene.inside(&ann, &name, script).ok().stdout, expected, "entered: {script}");
+    };
+    both(
+        "echo \"$PRODUCT_HOME|$GREETING|$ONLY\"",
+        &format!("/opt/product|good day, ann of main|{}\n", scene.project),
+    );
+    both("ulimit -Sn; ulimit -Hn; ulimit -c", "5000\n20000\n0\n");
+    both("df -B1 --output=size /dev/shm | tail -n 1 | tr -d ' '", "134217728\n");
+    both(
+        "sudo stat -c '%a %U %G' /opt/product/etc/licence /etc/product/licence",
+        "600 root root\n644 root root\n",
+    );
+    let content =
+        scene.inside(&ann, &name, "sudo cat /opt/product/etc/licence /etc/product/licence").ok().stdout;
+    assert_eq!(content, "licence of {project}, kept byte by byte\0\nanother\n");
+    both(
+        "cat /opt/src/first/README; /opt/second/bin/run; stat -c %U /opt/src/first /opt/second",
+        "the first\nthe second\nann\nann\n",
+    );
+    both("git -C /opt/second rev-parse --abbrev-ref HEAD", "main\n");
+
+    let limits = Groups::of(&name);
+    assert_eq!(limits.memory(), 1 << 30);
+    assert_eq!(limits.pids(), 4000);
+    assert_eq!(limits.cpu_weight(), 50);
+}
+
+#[test]
+fn what_a_project_does_not_say_is_the_hosts_default() {
+    let scene = Scene::new("defaults");
+    let made = scene.make(&ann(), &[]);
+    let limits = Groups::of(&made.name());
+    assert_eq!(limits.pids(), 8192);
+    assert_eq!(limits.cpu_weight(), 100);
+    scene.inside(&ann(), &made.name(), "df -B1 --output=size /dev/shm | tail -n 1").ok().says("67108864");
+}
+
+/// The control groups of a container's init, as the host has them.
+struct Groups {
+    /// `/proc/PID/cgroup` (cgroups(7)).
+    text: String,
+}
+
+impl Groups {
+    fn of(name: &str) -> Groups {
+        let pid = root().run("docker", &["inspect", "-f", "{{.State.Pid}}", name]).ok();
+        Groups { text: std::fs::read_to_string(format!("/proc/{}/cgroup", pid.stdout.trim())).unwrap() }
+    }
+
+    /// The directory of the group that a version 1 controller has it in.
+    fn version1(&self, controller: &str) -> Option<PathBuf> {
+        self.text.lines().find_map(|line| {
+            let (_, rest) = line.split_once(':')?;
+            let (names, path) = rest.split_once(':')?;
+            let ours = names.split(',').any(|name| name == controller);
+            ours.then(|| Path::new("/sys/fs/cgroup").join(controller).join(path.trim_start_matches('/')))
+        })
+    }
+
+    /// The groups of version 2, innermost first.
+    fn version2(&self) -> Vec<PathBuf> {
+        let path = self.text.lines().find_map(|line| line.strip_prefix("0::/")).expect("a version 2 group");
+        let ancestors = Path::new(path).ancestors();
+        ancestors.map(|group| Path::new("/sys/fs/cgroup").join(group)).collect()
+    }
+
+    fn number(path: &Path) -> Option<u64> {
+        std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    }
+
+    /// A ceiling: the lowest that holds for it.
+    fn ceiling(&self, controller: &str, (version1, version2): (&str, &str)) -> u64 {
+        let found = match self.version1(controller) {
+            Some(group) => Groups::number(&group.join(version1)),
+            None => self.version2().iter().filter_map(|group| Groups::number(&group.join(version2))).min(),
+        };
+        found.unwrap_or_else(|| panic!("no ceiling of {controller} in\n{}", self.text))
+    }
+
+    fn memory(&self) -> u64 {
+        self.ceiling("memory", ("memory.limit_in_bytes", "memory.max"))
+    }
+
+    fn pids(&self) -> u64 {
+        self.ceiling("pids", ("pids.max", "pids.max"))
+    }
+
+    /// On the scale of version 2, where 100 is usual.
+    fn cpu_weight(&self) -> u64 {
+        match self.version1("cpu") {
+            Some(group) => Groups::number(&group.join("cpu.shares")).unwrap() * 100 / 1024,
+            // Set on the outer group (`container::slice`).
+            None => Groups::number(&self.version2()[2].join("cpu.weight")).unwrap(),
+        }
+    }
+}
