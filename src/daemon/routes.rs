@@ -231,9 +231,9 @@ macro_rules! verb {
             let name = record.spec.name.to_string();
             let operation = app.operations.begin(&name, $verb, caller.account.uid).await?;
             // Another operation may have ended between the look-up and ours.
-            let current = app
-                .permitted_if_there(&caller, $action, &name)?
-                .ok_or_else(|| Fault::new(Kind::NotFound, format!("{name} was removed just now")))?;
+            let current = app.permitted_if_there(&caller, $action, &name)?.ok_or_else(|| {
+                Fault::new(Kind::NotFound, format!("{name} was removed just now")).next("list-containers")
+            })?;
             let log = RunLog::open(&app.host.config.storage, &name, $verb, current.gid)?;
             Ok(events::stream((operation.id.clone(), CancellationToken::new()), move |report| {
                 let report = log.tee(&report);

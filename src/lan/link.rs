@@ -6,8 +6,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use futures_util::TryStreamExt as _;
 use nix::libc;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode};
+use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
 use rtnetlink::{AddressMessageBuilder, LinkMacVlan, LinkUnspec, RouteMessageBuilder};
 
@@ -298,5 +300,19 @@ pub fn unfit_as_parent(link: &Link) -> Option<String> {
         _ if link.master.is_some() => Some(format!("{name} is a port of a bridge or bond")),
         _ if !link.up => Some(format!("{name} is down")),
         _ => None,
+    }
+}
+
+/// Forgets the MAC that the host remembers for an address: another container had it before. None is no error.
+pub async fn forget_neighbour(netlink: &Netlink, index: u32, address: Ipv4Addr) -> Result<()> {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.ifindex = index;
+    message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
+    match netlink.handle().neighbours().del(message).execute().await {
+        Err(e) if !is(&e, libc::ENOENT) => {
+            Err(plain(e)).with_context(|| format!("forget the MAC of {address}"))
+        }
+        _ => Ok(()),
     }
 }

@@ -126,6 +126,7 @@ impl Shims {
         let shim = self.shim(&parent).await?;
         let present = link::host_routes(netlink, shim.index).await?;
         for (to, from) in routes.iter().filter(|route| !present.contains(route)) {
+            link::forget_neighbour(netlink, shim.index, *to).await?;
             link::add_host_route(netlink, shim.index, *to, *from).await?;
         }
         for (to, from) in present.iter().filter(|(to, _)| !routes.iter().any(|(wanted, _)| wanted == to)) {
