@@ -294,10 +294,10 @@ mod alone {
     "#;
 
     #[test]
-    fn one_person_has_64_connections_and_disturbs_nobody_with_them() {
+    fn one_person_has_128_connections_and_disturbs_nobody_with_them() {
         let mut holding = carol()
             .command("perl")
-            .args(["-e", HOLD, "64"])
+            .args(["-e", HOLD, "128"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -306,11 +306,11 @@ mod alone {
         BufReader::new(holding.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "open\n");
         // Accepted in their order: this one comes after all of them.
-        carol().moorage(&["list-containers"]).ends(6).says("64 connections").helps();
+        carol().moorage(&["list-containers"]).ends(6).says("128 connections").helps();
         for other in [ann(), bob(), root()] {
             other.moorage(&["list-containers"]).ok();
         }
-        let scene = Scene::new("beside64");
+        let scene = Scene::new("beside128");
         scene.make(&ann(), &[]);
         drop(holding.stdin.take());
         assert!(holding.wait().unwrap().success());
