@@ -129,8 +129,13 @@ impl Invocation {
         }
         let _kept = Kept::now()?;
         // On a thread of its own: the person may also answer with a signal.
-        let ask = || dialoguer::Confirm::new().with_prompt(question).default(false).interact();
-        match tokio::task::spawn_blocking(ask).await? {
+        // A whole line: the terminal stays as it is, where reading single keys would change it and change it back.
+        let prompt = format!("{question} [y/N]");
+        let ask = || {
+            dialoguer::Input::<String>::new().with_prompt(prompt).allow_empty(true).report(false).interact()
+        };
+        let yes = |answer: String| ["y", "yes"].contains(&answer.trim().to_lowercase().as_str());
+        match tokio::task::spawn_blocking(ask).await?.map(yes) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Fault::new(Kind::Interrupted, "not confirmed, nothing was done")
                 .next("the same command, answered with y, or with --yes")
