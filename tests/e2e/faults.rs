@@ -167,6 +167,25 @@ fn a_failing_set_up_step_keeps_the_container_and_the_same_command_retries() {
 }
 
 #[test]
+fn an_interrupted_set_up_step_does_not_run_on() {
+    use rustix::process::Signal;
+    let scene = Scene::new("setupstop");
+    // It says where it is, and that it was told to end.
+    let step = "if [ ! -e ~/again ]; then trap 'touch ~/told; exit 1' TERM; mkfifo ~/never; echo waiting; read x <>~/never; fi";
+    scene.write(&format!("setup = [\"{step}\"]"));
+    let ann = ann();
+    ann.public_key();
+    scene.knows(&ann);
+    let mut running = crate::support::Running::start(&ann, &scene.words(&[]));
+    assert!(running.event("the step's word", |event| event["line"] == "waiting"), "the step never began");
+    running.signal(Signal::INT);
+    running.end().ends(130);
+    let name = scene.containers()[0]["name"].as_str().unwrap().to_owned();
+    scene.inside(&ann, &name, "timeout 30 sh -c 'until [ -e ~/told ]; do :; done'; touch ~/again").ok();
+    scene.make(&ann, &[]);
+}
+
+#[test]
 fn a_mapped_path_has_to_exist_and_be_allowed() {
     let scene = Scene::new("mounts");
     let make = |mount: &str| scene.try_make(&ann(), &["--mount", mount]);
