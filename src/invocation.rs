@@ -1,6 +1,6 @@
 //! The flags every command has, whatever its role.
 
-use std::io::{ErrorKind, IsTerminal as _};
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -10,7 +10,6 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::report::progress::{self, Style};
-use crate::report::terminal::Kept;
 use crate::report::{Fault, Kind, Reporter, Table, output};
 
 /// How data goes to stdout.
@@ -127,25 +126,21 @@ impl Invocation {
             let fault = Fault::new(Kind::Usage, format!("nobody is there to answer: {question}"));
             return Err(fault.next("the same command with --yes").into());
         }
-        let _kept = Kept::now()?;
         // On a thread of its own: the person may also answer with a signal.
-        // A whole line: the terminal stays as it is, where reading single keys would change it and change it back.
-        let prompt = format!("{question} [y/N]");
-        let ask = || {
-            dialoguer::Input::<String>::new().with_prompt(prompt).allow_empty(true).report(false).interact()
+        // A whole line, read by the terminal's own rules: libraries that read keys change it, and a signal in the middle
+        // leaves it changed.
+        let ask = move || {
+            output::ask(&format!("{question} [y/N] "))?;
+            let mut answer = String::new();
+            std::io::stdin().read_line(&mut answer)?;
+            Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
         };
-        let yes = |answer: String| ["y", "yes"].contains(&answer.trim().to_lowercase().as_str());
-        match tokio::task::spawn_blocking(ask).await?.map(yes) {
+        match tokio::task::spawn_blocking(ask).await? {
             Ok(true) => Ok(()),
             Ok(false) => Err(Fault::new(Kind::Interrupted, "not confirmed, nothing was done")
                 .next("the same command, answered with y, or with --yes")
                 .into()),
-            Err(dialoguer::Error::IO(error)) if error.kind() == ErrorKind::Interrupted => {
-                Err(Fault::new(Kind::Interrupted, "interrupted, nothing was done")
-                    .next("run the same command again")
-                    .into())
-            }
-            Err(error) => Err(error).context("ask on the terminal"),
+            Err(error) => Err::<(), std::io::Error>(error).context("ask on the terminal"),
         }
     }
 }

@@ -32,6 +32,13 @@ pub fn stderr(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
+/// Writes a question to stderr; the cursor stays behind it.
+pub fn ask(question: &str) -> std::io::Result<()> {
+    let mut stderr = std::io::stderr().lock();
+    write!(stderr, "{question}")?;
+    stderr.flush()
+}
+
 /// Whether a terminal would act on this character instead of showing it: control characters (escape sequences
 /// begin with one), and those that reorder text or break lines (Unicode bidirectional controls, UAX #9).
 fn acts(c: char) -> bool {
