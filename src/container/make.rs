@@ -120,8 +120,8 @@ async fn fresh(host: &Host, make: Make) -> Result<(Record, Bytes)> {
     let name = record.spec.name.to_string();
     let name = name.as_str();
     runlog::give(Path::new(&make.log), record.gid)?;
-    names_are_free(host, &record).await?;
-    if let Some(other) = host.engine.inspect(name).await? {
+    let ((), other) = tokio::try_join!(names_are_free(host, &record), host.engine.inspect(name))?;
+    if let Some(other) = other {
         // Ours, without a record and without its volumes: an engine finished creating it after it was undone.
         if !other.id.is_empty() {
             host.engine.remove(&other.engine_id).await?;

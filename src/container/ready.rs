@@ -22,7 +22,7 @@ const CHECK: Duration = Duration::from_secs(300);
 /// Lines of the check's output that are kept, to say why it did not succeed.
 const LAST_LINES: usize = 20;
 /// Between two looks: neither a listening socket nor a removed file in another namespace wakes us.
-const LOOK: Duration = Duration::from_millis(10);
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Waits until sshd in the container with init `pid` answers and lets people in.
 pub async fn sshd(name: &str, pid: i32) -> Result<()> {
