@@ -4,27 +4,11 @@ use std::collections::BTreeSet;
 
 use crate::report::{Fault, Kind};
 use crate::site::host::{HostConfig, HostLimits, plausible};
+use crate::spec::container::ULIMITS;
 use crate::spec::{ContainerName, ContainerSpec, Limits, Owner};
 
 /// The most sources, mounts, files, keys or set-up steps one specification may have.
 const MOST: usize = 64;
-/// Resource limits a person may set (setrlimit(2), lower case, without `RLIMIT_`): not `nice` and `rtprio`, which would
-/// let a container push the host's own processes aside.
-const ULIMITS: [&str; 13] = [
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nofile",
-    "nproc",
-    "rss",
-    "rttime",
-    "sigpending",
-    "stack",
-];
 /// Where nothing may be mounted inside: the container's own machinery.
 const TAKEN: [&str; 8] = ["/", "/opt", "/proc", "/sys", "/dev", "/run", "/etc", "/tmp"];
 

@@ -10,6 +10,7 @@ use super::shape::{Many, RawArchive};
 use super::substitute::{Values, substitute};
 use super::text::Source;
 use crate::report::Fault;
+use crate::spec::container::ULIMITS;
 use crate::spec::{Archive, ByteSize, Limits, MountSpec, SourceSpec, Ulimit};
 
 /// The valid settings of one branch.
@@ -41,25 +42,6 @@ pub(super) struct Licence {
     /// Where the project's file asks for it, for messages.
     pub place: String,
 }
-
-/// The limits setrlimit(2) knows, as Docker spells them.
-const ULIMITS: [&str; 15] = [
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
 
 /// Checks `settings`, which were read from `source`.
 pub(super) fn validate(

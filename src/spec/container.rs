@@ -79,6 +79,24 @@ pub struct FileSpec {
     pub content: Vec<u8>,
 }
 
+/// Resource limits a person may set (setrlimit(2), lower case, without `RLIMIT_`): not `nice` and `rtprio`, which would
+/// let a container push the host's own processes aside.
+pub const ULIMITS: [&str; 13] = [
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nofile",
+    "nproc",
+    "rss",
+    "rttime",
+    "sigpending",
+    "stack",
+];
+
 /// Soft and hard value of one resource limit (setrlimit(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
