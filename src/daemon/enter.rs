@@ -71,7 +71,11 @@ async fn process(app: &App, record: &Record, image: &str, wanted: &EnterRequest)
         command = vec![if bash { "/bin/bash" } else { "/bin/sh" }.to_owned(), "-l".to_owned()];
     }
     if facts.is_some_and(|facts| facts.sh) {
-        command = through_shell(command, wanted.terminal);
+        command = through_shell(
+            command,
+            wanted.terminal,
+            record.spec.ulimits.get("nofile").map(|limit| limit.soft),
+        );
     }
     Ok(Exec {
         command,
@@ -86,9 +90,11 @@ async fn process(app: &App, record: &Record, image: &str, wanted: &EnterRequest)
 /// A shell that gives the terminal its size and then becomes the command. Engines before API 1.42 can only resize a
 /// terminal that runs already, when the command may have looked; and what cannot be run ends with a shell's own words
 /// and codes (127, 126), which engines put in several ways.
-fn through_shell(command: Vec<String>, terminal: Option<(u16, u16)>) -> Vec<String> {
+fn through_shell(command: Vec<String>, terminal: Option<(u16, u16)>, nofile: Option<u64>) -> Vec<String> {
     let size = terminal.map(|(columns, rows)| format!("stty cols {columns} rows {rows} 2>/dev/null; "));
-    let script = format!("{}exec \"$@\"", size.unwrap_or_default());
+    // The engine's runtime sometimes leaves the soft limit of open files at the hard one.
+    let files = nofile.map(|soft| format!("ulimit -S -n {soft} 2>/dev/null; "));
+    let script = format!("{}{}exec \"$@\"", size.unwrap_or_default(), files.unwrap_or_default());
     ["/bin/sh".to_owned(), "-c".to_owned(), script, "sh".to_owned()].into_iter().chain(command).collect()
 }
 
