@@ -1,0 +1,118 @@
+//! The container that uses the lease: it comes, is found again after our restart, and goes.
+
+use anyhow::Result;
+
+use super::Keeper;
+use crate::lan::lease::Event;
+use crate::lan::link;
+use crate::lan::record::Endpoint;
+use crate::lan::sandbox::Inside;
+
+impl Keeper {
+    /// Finds out what became of the container while no one looked.
+    pub(super) async fn adopt(&mut self) {
+        let found = match self.record.endpoint.clone() {
+            None => None,
+            Some(Endpoint { sandbox: None, .. }) => None,
+            Some(Endpoint { id, link, sandbox: Some(sandbox), .. }) => {
+                match Inside::find(&sandbox, self.record.mac).await {
+                    Ok(Some(inside)) => Some(inside),
+                    Ok(None) => {
+                        if !self.is_on_the_way(&link).await {
+                            self.record.note("its container ended while moorage was away");
+                            self.forget_endpoint().await;
+                        } else {
+                            tracing::debug!(endpoint = %id, "dockerd has not taken the link yet");
+                        }
+                        None
+                    }
+                    Err(error) => {
+                        self.record.note(format!("cannot see its container: {error:#}"));
+                        None
+                    }
+                }
+            }
+        };
+        if let Some(inside) = found {
+            self.settle_in(&inside).await;
+            self.happen(Event::Attached).await;
+        }
+        self.happen(Event::Resume).await;
+        self.catch_up().await;
+    }
+
+    /// Parks the lease of a container that ended without a word: after a crash dockerd says no Leave. No answer by
+    /// unicast would reach it any more.
+    pub(super) async fn look_for_the_container(&mut self) {
+        let sandbox = self.record.endpoint.as_ref().and_then(|endpoint| endpoint.sandbox.clone());
+        if self.machine.attached()
+            && let Some(sandbox) = sandbox
+            && matches!(Inside::find(&sandbox, self.record.mac).await, Ok(None))
+        {
+            self.record.note("its container ended, and dockerd did not say so");
+            self.forget_endpoint().await;
+            self.happen(Event::Parked).await;
+        }
+    }
+
+    async fn is_on_the_way(&self, link: &str) -> bool {
+        matches!(link::by_name(&self.ground.host.netlink, link).await, Ok(Some(_)))
+    }
+
+    pub(super) async fn claim(&mut self, mut endpoint: Endpoint) -> Result<()> {
+        let taken_over = self.record.endpoint.as_ref().is_some_and(|former| former.id != endpoint.id);
+        if taken_over {
+            // dockerd crashed and never said that the former one ended.
+            self.forget_endpoint().await;
+            self.happen(Event::Parked).await;
+        }
+        let known = self.record.endpoint.take();
+        // What dockerd was told at CreateEndpoint is what it will set.
+        let told = known.as_ref().and_then(|e| e.address).or(self.setting().map(|s| s.address));
+        let gateway = known.and_then(|e| e.gateway).or(self.setting().and_then(|s| s.gateway));
+        (endpoint.address, endpoint.gateway) = (told, gateway);
+        match (&endpoint.sandbox, told) {
+            (None, _) => self.record.note("given to a container"),
+            // Already now, so that the host reaches the container as soon as the engine says that it runs.
+            (Some(_), Some((address, _))) => self.reach(None, Some(address)).await,
+            (Some(_), None) => {}
+        }
+        self.record.endpoint = Some(endpoint);
+        self.fresh = false;
+        self.dirty = true;
+        self.save().await
+    }
+
+    pub(super) async fn arrived(&mut self, endpoint: &str) {
+        let Some(Endpoint { id, sandbox: Some(sandbox), .. }) = self.record.endpoint.clone() else { return };
+        if id != endpoint {
+            return;
+        }
+        match Inside::find(&sandbox, self.record.mac).await {
+            Ok(Some(inside)) => self.settle_in(&inside).await,
+            Ok(None) => return,
+            Err(error) => self.record.note(format!("cannot see its container: {error:#}")),
+        }
+        self.record.note("its container runs");
+        self.dirty = true;
+        self.happen(Event::Attached).await;
+    }
+
+    async fn settle_in(&mut self, inside: &Inside) {
+        if let Err(error) = inside.enable_ipv6().await {
+            self.record.note(format!("no IPv6: {error:#}"));
+        }
+    }
+
+    pub(super) async fn forget_endpoint(&mut self) {
+        self.fresh = false;
+        if let Some(endpoint) = self.record.endpoint.take() {
+            self.dirty = true;
+            if let Some((address, _)) = endpoint.address
+                && let Err(error) = self.ground.shims.leave(self.port.parent(), address).await
+            {
+                self.record.note(format!("{error:#}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What is remembered of a lease, and what is shown of it.
+
+use anyhow::Result;
+
+use super::Keeper;
+use crate::lan::lease::Machine;
+use crate::lan::record::{LeaseRecord, StoredLease, Tenure};
+use crate::lan::view::LeaseView;
+
+impl Keeper {
+    /// Puts the record on disk and shows it.
+    pub(super) async fn save(&mut self) -> Result<()> {
+        let mut saved = Ok(());
+        if std::mem::take(&mut self.dirty) {
+            let (records, file, record) = (self.ground.records.clone(), self.key.file(), self.record.clone());
+            saved = tokio::task::spawn_blocking(move || records.put(&file, &record))
+                .await
+                .unwrap_or_else(|error| Err(error.into()));
+            self.dirty = saved.is_err();
+        }
+        let now = view(&self.record, &self.machine, self.port.parent());
+        self.view.send_if_modified(|view| {
+            let changed = *view != now;
+            *view = now;
+            changed
+        });
+        saved
+    }
+
+    pub(super) async fn erase(&mut self) -> Result<()> {
+        let (records, file) = (self.ground.records.clone(), self.key.file());
+        tokio::task::spawn_blocking(move || records.remove(&file))
+            .await
+            .unwrap_or_else(|error| Err(error.into()))
+    }
+}
+
+/// A lease as others see it.
+pub fn view(record: &LeaseRecord, machine: &Machine, parent: &str) -> LeaseView {
+    let usable = machine.state().is_bound();
+    // A stored lease that is not confirmed yet is shown too: it is what the container will get, or had.
+    let grant = machine.lease().map(|lease| &lease.grant);
+    LeaseView {
+        network: record.network.clone(),
+        parent: parent.to_owned(),
+        mac: record.mac,
+        hostname: record.hostname.clone(),
+        pinned: record.tenure == Tenure::Pinned,
+        state: machine.state(),
+        address: grant.map(|g| g.address),
+        prefix: grant.map(|g| g.prefix),
+        gateway: grant.and_then(|g| g.gateway()),
+        dns: grant.map(|g| g.dns.clone()).unwrap_or_default(),
+        domain: grant.and_then(|g| g.domain.clone()),
+        server: grant.map(|g| g.server),
+        expires: record.lease.as_ref().filter(|_| usable || grant.is_some()).and_then(StoredLease::expires),
+        attached: machine.attached(),
+        ipv6: Vec::new(),
+        last: record.journal.last().cloned(),
+    }
+}

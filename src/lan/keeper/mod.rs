@@ -1,0 +1,216 @@
+//! The task that keeps one lease: it feeds the machine with what happens and does what the machine says.
+//!
+//! Here is its loop and what it is told; `container` follows the container that uses the lease, `decision` carries out
+//! what the machine decides, `interface` makes the container's interface so, `memory` writes down and shows.
+
+mod container;
+mod decision;
+mod interface;
+mod memory;
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::clock::Timer;
+use super::dhcp::{Ear, Port};
+use super::host::Host;
+use super::lease::{Event, Machine};
+use super::record::{Endpoint, Key, LeaseRecord, Tenure};
+use super::shim::Shims;
+use super::view::LeaseView;
+use crate::state::Records;
+
+/// What all keepers share.
+pub struct Ground {
+    pub host: Arc<Host>,
+    pub shims: Arc<Shims>,
+    pub records: Records<LeaseRecord>,
+    /// This boot's identity.
+    pub boot: String,
+}
+
+/// No server answered in time, and no lease is left that could be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unanswered;
+
+/// What a keeper is told.
+pub enum Command {
+    /// Somebody wants the address; the answer comes when it is bound, or with [`Command::Deadline`].
+    Acquire(oneshot::Sender<Result<LeaseView, Unanswered>>),
+    Deadline,
+    /// The name or tenure it is known by from now on.
+    Describe(String, Tenure),
+    /// An endpoint uses the lease. Answered when that is on disk.
+    Claim(Endpoint, oneshot::Sender<Result<()>>),
+    /// The endpoint's link is in its sandbox, and up. The endpoint's ID.
+    Arrived(String),
+    /// The endpoint with this ID uses it no longer. Answered when that is on disk.
+    Leave(String, oneshot::Sender<Result<()>>),
+    /// What is remembered of it now.
+    Record(oneshot::Sender<Result<LeaseRecord>>),
+    /// Tell the server and forget it.
+    Release(oneshot::Sender<Result<()>>),
+    /// Forget it if nobody uses it and there is nothing to lose.
+    Forget,
+}
+
+/// One lease being kept.
+pub struct Keeper {
+    ground: Arc<Ground>,
+    key: Key,
+    record: LeaseRecord,
+    machine: Machine,
+    /// Bound since the last container left, so that the next one needs no packet.
+    fresh: bool,
+    port: Arc<Port>,
+    ear: Ear,
+    timer: Timer,
+    commands: mpsc::Receiver<Command>,
+    waiting: Vec<oneshot::Sender<Result<LeaseView, Unanswered>>>,
+    view: watch::Sender<LeaseView>,
+    /// Whether the record differs from what is on disk.
+    dirty: bool,
+}
+
+/// Whether the keeper goes on.
+enum Then {
+    Continue,
+    End,
+}
+
+impl Keeper {
+    /// A keeper at rest, and how to watch it.
+    pub fn new(
+        ground: Arc<Ground>,
+        record: LeaseRecord,
+        port: Arc<Port>,
+        commands: mpsc::Receiver<Command>,
+    ) -> Result<(Keeper, watch::Receiver<LeaseView>)> {
+        let lease = record.lease.as_ref().map(|stored| stored.locate(&ground.boot));
+        let machine = Machine::new(lease, record.wish, record.tenure == Tenure::Pinned);
+        let (view, watcher) = watch::channel(memory::view(&record, &machine, port.parent()));
+        let keeper = Keeper {
+            key: Key::new(&record.network, record.mac),
+            ear: port.listen(record.mac),
+            timer: Timer::new()?,
+            fresh: false,
+            waiting: Vec::new(),
+            dirty: record.journal.is_empty(),
+            ground,
+            record,
+            machine,
+            port,
+            commands,
+            view,
+        };
+        Ok((keeper, watcher))
+    }
+
+    /// Keeps the lease until it is released or forgotten. `adopt`: it was kept by an earlier process.
+    pub async fn run(mut self, adopt: bool) {
+        if adopt {
+            self.adopt().await;
+            if self.record.tenure == Tenure::Invented && self.is_idle() {
+                self.happen(Event::Release).await;
+                let _ = self.erase().await;
+                return;
+            }
+        }
+        loop {
+            // Answers to an Acquire that nobody waits for any more.
+            self.waiting.retain(|waiter| !waiter.is_closed());
+            let event = tokio::select! {
+                expired = self.timer.expired() => match expired {
+                    Ok(()) => Event::Timer,
+                    Err(error) => {
+                        tracing::error!(lease = %self.key.file(), "{error:#}");
+                        return;
+                    }
+                },
+                Some(reply) = self.ear.recv() => Event::Reply(Box::new(reply)),
+                command = self.commands.recv() => match command {
+                    // The table dropped us: this process ends, and the lease goes on.
+                    None => return,
+                    Some(command) => match self.obey(command).await {
+                        Then::Continue => continue,
+                        Then::End => return,
+                    },
+                },
+            };
+            if event == Event::Timer {
+                self.look_for_the_container().await;
+            }
+            self.happen(event).await;
+            if self.machine.deadline().is_none() && self.machine.lease().is_none() && self.is_idle() {
+                // A foreign container's lease ran out while it was stopped.
+                let _ = self.erase().await;
+                return;
+            }
+        }
+    }
+
+    async fn obey(&mut self, command: Command) -> Then {
+        match command {
+            Command::Acquire(answer) => self.acquire(answer).await,
+            Command::Deadline => {
+                self.happen(Event::Deadline).await;
+                for waiter in self.waiting.drain(..) {
+                    let _ = waiter.send(Err(Unanswered));
+                }
+            }
+            Command::Describe(hostname, tenure) => {
+                if (&self.record.hostname, self.record.tenure) != (&hostname, tenure) {
+                    (self.record.hostname, self.record.tenure) = (hostname, tenure);
+                    self.machine.keep(tenure == Tenure::Pinned);
+                    self.dirty = true;
+                }
+            }
+            Command::Claim(endpoint, answer) => {
+                let _ = answer.send(self.claim(endpoint).await);
+            }
+            Command::Arrived(endpoint) => self.arrived(&endpoint).await,
+            Command::Leave(endpoint, answer) => {
+                if self.record.endpoint.as_ref().is_some_and(|e| e.id == endpoint) {
+                    self.record.note("its container stopped");
+                    self.forget_endpoint().await;
+                    self.happen(Event::Parked).await;
+                }
+                let _ = answer.send(self.save().await);
+            }
+            Command::Record(answer) => drop(answer.send(Ok(self.record.clone()))),
+            Command::Release(answer) => {
+                self.forget_endpoint().await;
+                self.happen(Event::Release).await;
+                let _ = answer.send(self.erase().await);
+                return Then::End;
+            }
+            Command::Forget => {
+                self.waiting.retain(|waiter| !waiter.is_closed());
+                if self.machine.lease().is_none() && self.is_idle() {
+                    let _ = self.erase().await;
+                    return Then::End;
+                }
+            }
+        }
+        Then::Continue
+    }
+
+    fn is_idle(&self) -> bool {
+        self.record.endpoint.is_none() && self.waiting.is_empty()
+    }
+
+    async fn acquire(&mut self, answer: oneshot::Sender<Result<LeaseView, Unanswered>>) {
+        let usable = self.machine.state().is_bound() && self.machine.lease().is_some();
+        if usable && (self.fresh || self.machine.attached()) {
+            let _ = answer.send(Ok(self.view.borrow().clone()));
+            return;
+        }
+        let asked = !self.waiting.is_empty();
+        self.waiting.push(answer);
+        if !asked {
+            self.happen(Event::Start).await;
+        }
+    }
+}
