@@ -133,7 +133,8 @@ fn left_by(verb: &Dockeruser) -> Fault {
         | Dockeruser::ShowContainer(_)
         | Dockeruser::EnterContainer(_)
         | Dockeruser::ShowLogs(_)
-        | Dockeruser::ListLeases(_) => interrupted(""),
+        | Dockeruser::ListLeases(_)
+        | Dockeruser::Doctor(_) => interrupted(""),
     }
 }
 

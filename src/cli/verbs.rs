@@ -38,6 +38,7 @@ role!(Dockeruser in dockeruser {
     EnterContainer => enter_container,
     ShowLogs => show_logs,
     ListLeases => list_leases,
+    Doctor => doctor,
 });
 
 role!(Containerauthor in containerauthor {

@@ -224,7 +224,7 @@ async fn new_record(host: &Host, make: &Make) -> Result<Record> {
     Ok(Record {
         schema: SCHEMA,
         id: random_hex::<6>(),
-        mac: Mac::pinned(&host.host_id, &spec.network, spec.name.as_str()),
+        mac: Mac::pinned(&host.config.mac_prefix, &host.host_id, &spec.network, spec.name.as_str()),
         network_id: network.id,
         machine_id: random_hex::<16>(),
         host_key: identity::host_key(spec.name.as_str())?,

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::permit::{Action, permit};
 use super::serve::Counted;
-use super::{App, enter, events, logs};
+use super::{App, doctor, enter, events, logs};
 use crate::api::{
     API_HEADER, API_VERSION, BODY_LIMIT, ContainerDetail, ContainerView, EnterRequest, LeaseView,
     MakeRequest, Present, PresentRequest, SourceDone, Version,
@@ -24,7 +24,7 @@ use crate::container::make::{Make, make};
 use crate::container::plan::{self, Places};
 use crate::container::runlog::RunLog;
 use crate::container::{Caller, Record, check, diff, lifecycle, view};
-use crate::report::{Fault, Kind};
+use crate::report::{Fault, Finding, Kind};
 use crate::spec::plan::Plan;
 use crate::spec::{Archive, ContainerName, Mac, Owner};
 
@@ -91,6 +91,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/plan", post(show_plan))
         .route("/v1/present", post(present))
         .route("/v1/leases", get(leases))
+        .route("/v1/doctor", get(look_around))
         .layer(from_fn(same_wire));
     Router::new()
         .route("/v1/version", get(version))
@@ -302,7 +303,7 @@ async fn show_plan(State(app): State<Arc<App>>, caller: Caller, bytes: bytes::By
         parent: network.and_then(|network| network.options.get("parent").cloned()).unwrap_or_default(),
         // The record's id, which names the group, is only made with the container.
         cgroups: app.host.engine.cgroups(&app.host.config.cgroup).await?.view("ID").flags(),
-        mac: Mac::pinned(&app.host.host_id, &spec.network, name),
+        mac: Mac::pinned(&app.host.config.mac_prefix, &app.host.host_id, &spec.network, name),
         people,
         usual: app.host.config.limits.default.clone(),
     };
@@ -338,6 +339,10 @@ async fn leases(State(app): State<Arc<App>>, _: Caller) -> Answer<Json<Vec<Lease
     // The leases are there without the engine; only the networks' names are not.
     let names = app.host.engine.network_names().await.unwrap_or_default();
     Ok(Json(app.host.lan.leases().into_iter().map(|lease| view::lease_line(lease, &names)).collect()))
+}
+
+async fn look_around(State(app): State<Arc<App>>, _: Caller) -> Answer<Json<Vec<Finding>>> {
+    Ok(Json(doctor::findings(&app).await))
 }
 
 async fn show_logs(

@@ -9,6 +9,7 @@ mod each;
 mod make;
 mod view;
 
+pub mod doctor;
 pub mod enter_container;
 pub mod list_containers;
 pub mod list_leases;

@@ -33,6 +33,16 @@ pub const DRIVER: &str = "moorage";
 /// Seconds one request may take until its answer begins. Stopping a container waits for its init.
 const TIMEOUT: u64 = 300;
 
+/// What an engine says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    pub version: String,
+    /// Whether containers go on running while it is away.
+    pub live_restore: bool,
+    /// Where images and containers are.
+    pub root: PathBuf,
+}
+
 /// A connection to one engine. Connects when it is first used, so that the daemon can start before dockerd.
 #[derive(Debug)]
 pub struct Engine {
@@ -87,6 +97,17 @@ impl Engine {
             false => Driver::Cgroupfs,
         };
         Ok((version, driver))
+    }
+
+    /// What the engine says of itself.
+    pub async fn about(&self) -> Result<About> {
+        let info = self.docker().await?.info().await;
+        let info = info.map_err(|e| fault(e, "ask the Docker Engine what it is"))?;
+        Ok(About {
+            version: info.server_version.unwrap_or_default(),
+            live_restore: info.live_restore_enabled.unwrap_or_default(),
+            root: info.docker_root_dir.unwrap_or_else(|| "/var/lib/docker".to_owned()).into(),
+        })
     }
 
     /// Answers when the engine does.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::spec::Mac;
+use crate::spec::{Mac, MacPrefix};
 
 /// The DNS domain of every lab's leases.
 pub const DOMAIN: &str = "lab";
@@ -51,7 +51,7 @@ impl Settings {
 
     /// The address of an end of the veth pair, always the same.
     pub(super) fn mac(&self, end: &str) -> Mac {
-        Mac::pinned("moorage lab", &self.name, end)
+        Mac::pinned(&MacPrefix::default(), "moorage lab", &self.name, end)
     }
 
     /// A unique local /64 (RFC 4193): a lab keeps its own for ever.

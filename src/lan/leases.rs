@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::dhcp::Ports;
+use super::dhcp::{Port, Ports};
 use super::keeper::{Command, Ground, Keeper, Unanswered};
 use super::record::{Endpoint, Key, LeaseRecord};
 use super::view::LeaseView;
@@ -84,6 +84,11 @@ impl Leases {
             }
         });
         Ok(handle)
+    }
+
+    /// The port of a parent interface.
+    pub fn port(&self, parent: &str) -> Arc<Port> {
+        self.ports.of(parent)
     }
 
     /// The keys of a network's leases.

@@ -7,6 +7,7 @@
 
 pub mod clock;
 mod dhcp;
+mod doctor;
 mod driver;
 mod host;
 mod keeper;
@@ -72,6 +73,8 @@ pub struct Lan {
     endpoints: Mutex<HashMap<String, Key>>,
     /// Waiting for dockerd to take links into their sandboxes, by endpoint ID.
     arrivals: Mutex<HashMap<String, AbortOnDropHandle<()>>>,
+    /// Held while `examine` asks for offers.
+    probing: tokio::sync::Mutex<()>,
     _shim_watch: AbortOnDropHandle<()>,
 }
 
@@ -114,6 +117,7 @@ impl Lan {
             network_records,
             endpoints: Mutex::default(),
             arrivals: Mutex::default(),
+            probing: tokio::sync::Mutex::default(),
             config,
         });
         for record in kept {

@@ -2,6 +2,7 @@
 
 pub mod event;
 pub mod fault;
+pub mod finding;
 pub mod output;
 pub mod progress;
 pub mod render;
@@ -10,5 +11,6 @@ pub mod terminal;
 
 pub use event::{Event, Reporter, Unit};
 pub use fault::{Fault, Kind};
+pub use finding::{Finding, Level};
 pub use output::{Silent, escape};
 pub use table::Table;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::text::Source;
 use crate::report::{Fault, Kind};
-use crate::spec::{Limits, Owner};
+use crate::spec::{Limits, MacPrefix, Owner};
 
 /// Where the settings of a host are.
 pub const CONFIG: &str = "/etc/moorage/config.toml";
@@ -42,6 +42,8 @@ pub struct HostConfig {
     pub cgroup: String,
     /// How long to wait for an answer of the LAN's DHCP server, seconds.
     pub dhcp_timeout: u32,
+    /// What the MACs begin with that moorage gives to containers; for LANs that know only registered ones.
+    pub mac_prefix: MacPrefix,
 }
 
 /// What a container gets when it asks for nothing, and the most it may ask for.
@@ -80,6 +82,7 @@ impl Default for HostConfig {
             limits: HostLimits::default(),
             cgroup: "moorage".into(),
             dhcp_timeout: 10,
+            mac_prefix: MacPrefix::default(),
         }
     }
 }
@@ -212,6 +215,7 @@ mod tests {
             registries = ["other.corp"]
             capabilities = ["NET_ADMIN"]
             dhcp_timeout = 20
+            mac_prefix = "02:5e:10"
             [limits.default]
             memory = "8GiB"
             [limits.max]
@@ -233,6 +237,7 @@ mod tests {
             "[limits.max]\nmemory = '1MB'",
             "[limits.maximum]",
             "dhcp_timeout = 0",
+            "mac_prefix = '01:00'",
             "network = ",
         ]
         .iter()

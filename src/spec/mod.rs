@@ -9,6 +9,6 @@ pub mod size;
 
 pub use archive::{Archive, Digest};
 pub use container::{ContainerSpec, FileSpec, Limits, MountSpec, SourceSpec, Ulimit};
-pub use mac::Mac;
+pub use mac::{Mac, MacPrefix};
 pub use name::{ContainerName, Owner};
 pub use size::ByteSize;

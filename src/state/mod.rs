@@ -60,6 +60,11 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         Ok(Records { directory, kind: PhantomData })
     }
 
+    /// Where they are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     fn path(&self, key: &str) -> Result<PathBuf> {
         ensure!(
             !key.is_empty() && !key.starts_with('.') && !key.contains('/'),

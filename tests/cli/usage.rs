@@ -164,3 +164,17 @@ async fn manual_pages_and_completions() {
     assert!(out.contains("stop-dev-container\n"), "{said:?}");
     assert!(out.trim_end().ends_with("list-containers"), "{said:?}");
 }
+
+#[tokio::test]
+async fn doctor_finds_that_nobody_is_there() {
+    let world = World::new();
+    let said = world.run(&["doctor"]).await;
+    assert_eq!((said.code, said.err.as_str()), (Some(1), ""));
+    assert!(said.out.contains("problem  daemon  the daemon is not running"), "{}", said.out);
+    assert!(said.out.contains("  next: ") && said.out.ends_with("1 problem, 0 warnings\n"), "{}", said.out);
+    let json = world.run(&["doctor", "--format", "json"]).await;
+    assert_eq!(json.code, Some(1));
+    let json = json.json();
+    assert_eq!((&json["schema"], &json["problems"]), (&1.into(), &1.into()));
+    assert_eq!(json["findings"][0]["level"], "problem");
+}

@@ -24,17 +24,22 @@ impl Server {
 
     /// One with another range and further options. Answers when this returns.
     pub fn with(world: &World, range: &str, options: &[&str]) -> Server {
-        let leases = world.path("dnsmasq.leases");
+        Server::at(world, ("lan", LAN), range, options)
+    }
+
+    /// One on an interface of another namespace of the world.
+    pub fn at(world: &World, (namespace, interface): (&str, &str), range: &str, options: &[&str]) -> Server {
+        let leases = world.path(&format!("dnsmasq-{interface}.leases"));
         // It must not outlive this test however that ends. It drops the signal of its parent's death together with
         // its capabilities, so that its parent is a shell, the first of a PID namespace that ends with it.
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "nsenter"])
-            .arg(format!("--net={}", world.path("lan").display()))
+            .arg(format!("--net={}", world.path(namespace).display()))
             .args(["unshare", "--pid", "--kill-child", "sh", "-c", "\"$@\"; :", "sh"])
             .args(["dnsmasq", "--keep-in-foreground", "--log-facility=-", "--log-dhcp", "--user=root"])
             .args(["--conf-file=/dev/null", "--pid-file=", "--port=0", "--no-hosts", "--no-resolv"])
             .args(["--no-ping", "--bind-interfaces", "--except-interface=lo"])
-            .args([&format!("--interface={LAN}"), &format!("--dhcp-leasefile={}", leases.display())])
+            .args([&format!("--interface={interface}"), &format!("--dhcp-leasefile={}", leases.display())])
             .args([&format!("--dhcp-range={range}"), "--dhcp-range=fd77::,ra-only,1h", "--enable-ra"])
             .args(["--dhcp-option=option:dns-server,10.77.0.1", "--domain=corp.example"])
             .args(options)

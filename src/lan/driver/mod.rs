@@ -8,6 +8,8 @@ mod endpoint;
 mod network;
 mod protocol;
 
+pub use network::is_wireless;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -94,7 +94,7 @@ fn validated(request: &CreateNetwork) -> Result<NetworkRecord, Fault> {
 }
 
 /// Whether sysfs, below `sys`, says that an interface is a Wi-Fi one.
-fn is_wireless(sys: &Path, interface: &str) -> bool {
+pub fn is_wireless(sys: &Path, interface: &str) -> bool {
     let directory = sys.join("class/net").join(interface);
     directory.join("wireless").exists() || directory.join("phy80211").exists()
 }

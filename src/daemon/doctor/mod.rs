@@ -1,0 +1,19 @@
+//! What only root can look at, for `doctor`. Each area is one function from what is seen to findings; what is seen is
+//! data, so that the judgement is tested without a broken host.
+
+mod clock;
+mod engine;
+mod host;
+
+use super::App;
+use crate::report::Finding;
+use crate::spec::Mac;
+
+/// Everything, area by area. It takes some seconds: DHCP servers are given time to answer.
+pub async fn findings(app: &App) -> Vec<Finding> {
+    let config = &app.host.config;
+    let probe = Mac::probe(&config.mac_prefix, &app.host.host_id);
+    let (engine, network) =
+        tokio::join!(engine::findings(&app.host), app.host.lan.examine(config.parent.as_deref(), probe));
+    [host::findings(&app.host), engine, network].into_iter().flatten().collect()
+}

@@ -1,0 +1,62 @@
+//! What the person's own process can see, and what the daemon answers.
+
+use crate::api::{Client, Version};
+use crate::invocation::Invocation;
+use crate::report::{Fault, Finding, Kind};
+
+const AREA: &str = "daemon";
+
+/// Everything. A daemon that does not answer is a finding like any other, and what it would have looked at is missing.
+pub async fn findings(invocation: &Invocation) -> Vec<Finding> {
+    let mut all = Vec::new();
+    let client = match Client::connect(&invocation.socket).await {
+        Ok(client) => client,
+        Err(error) => {
+            all.push(not_answering(&Fault::of(&error)));
+            return all;
+        }
+    };
+    match client.get::<Version>("/v1/version").await {
+        Ok(version) => all.push(judge_version(&version, env!("CARGO_PKG_VERSION"))),
+        Err(error) => all.push(Finding::of(AREA, &error)),
+    }
+    match client.get::<Vec<Finding>>("/v1/doctor").await {
+        Ok(findings) => all.extend(findings),
+        // An older daemon knows no such request; that has been said above.
+        Err(error) if Fault::of(&error).kind == Kind::NotFound => {}
+        Err(error) => all.push(Finding::of(AREA, &error)),
+    }
+    all
+}
+
+fn not_answering(fault: &Fault) -> Finding {
+    let mut finding = Finding::problem(AREA, fault.what.clone());
+    finding.why = fault.why.clone();
+    finding.why.push("engine, network and store were not looked at: that takes the daemon".to_owned());
+    finding.next = fault.next.clone();
+    finding
+}
+
+fn judge_version(daemon: &Version, own: &str) -> Finding {
+    match daemon.version == own {
+        true => Finding::ok(AREA, format!("moorage {own} answers")),
+        false => {
+            Finding::warning(AREA, format!("the daemon is moorage {}, this command is {own}", daemon.version))
+                .next("restart the daemon after an upgrade: systemctl restart moorage")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::API_VERSION;
+    use crate::report::Level;
+
+    #[test]
+    fn another_version_is_a_warning() {
+        let version = Version { version: "0.1.0".into(), api: API_VERSION };
+        assert_eq!(judge_version(&version, "0.1.0").level, Level::Ok);
+        assert_eq!(judge_version(&version, "0.2.0").level, Level::Warning);
+    }
+}
