@@ -1,7 +1,7 @@
 //! moorage: every project or branch its own full machine in a container on the company LAN.
 //!
 //! Edges point down only; `tests/layers.rs` keeps it so:
-//! `report`, `state` ← `spec` ← `site`, `lan`, `opt`, `engine`, `api` ← `image`, `container` ← `daemon`, verbs ← `cli`.
+//! `report`, `state` ← `spec` ← `oci` ← `opt` and `spec` ← `site`, `lan`, `opt`, `engine`, `api` ← `image`, `container` ← `daemon`, verbs ← `cli`.
 //! `lan` and `opt` never use `engine`: dockerd calls them while it holds its own locks.
 
 pub mod api;
@@ -16,6 +16,7 @@ pub mod image;
 pub mod invocation;
 pub mod lab;
 pub mod lan;
+pub mod oci;
 pub mod opt;
 pub mod report;
 pub mod scripthacker;

@@ -14,13 +14,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("site", &["spec", "report", "state"]),
     // dockerd holds its locks while it calls these two: neither ever calls the engine.
     ("lan", &["spec", "report", "state"]),
-    ("opt", &["spec", "report", "state"]),
+    ("opt", &["oci", "spec", "report", "state"]),
+    // Speaks to registries, never to the engine, so that `opt` may use it.
+    ("oci", &["spec", "report"]),
     ("engine", &["spec", "report", "state"]),
     // A LAN to try with: it knows nothing of the driver.
     ("lab", &["spec", "report", "state"]),
-    ("image", &["engine", "site", "spec", "report", "state"]),
-    ("container", &["engine", "lan", "opt", "site", "api", "spec", "report", "state"]),
-    ("daemon", &["container", "image", "engine", "lan", "opt", "site", "api", "spec", "report", "state"]),
+    ("image", &["engine", "oci", "site", "spec", "report", "state"]),
+    ("container", &["engine", "lan", "oci", "opt", "site", "api", "spec", "report", "state"]),
+    (
+        "daemon",
+        &["container", "image", "engine", "lan", "oci", "opt", "site", "api", "spec", "report", "state"],
+    ),
     ("invocation", &["api", "report"]),
     // What only the person's own process does.
     ("checkout", &["api", "spec", "report", "invocation"]),
@@ -52,6 +57,7 @@ const VERB: &[&str] = &[
     "image",
     "container",
     "engine",
+    "oci",
     "site",
     "api",
     "spec",

@@ -5,10 +5,12 @@ pub mod container;
 pub mod mac;
 pub mod name;
 pub mod plan;
+pub mod reference;
 pub mod size;
 
 pub use archive::{Archive, Digest};
 pub use container::{ContainerSpec, FileSpec, Limits, MountSpec, SourceSpec, Ulimit};
 pub use mac::{Mac, MacPrefix};
 pub use name::{ContainerName, Owner};
+pub use reference::Reference;
 pub use size::ByteSize;
