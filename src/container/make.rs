@@ -238,6 +238,9 @@ async fn new_record(host: &Host, make: &Make) -> Result<Record> {
     })
 }
 
+/// What the shell of a set-up step calls itself (`$0`), and how the next daemon finds one that was left.
+const SET_UP: &str = "moorage-set-up";
+
 /// Runs the project's set-up steps once. A step that fails leaves the container for its owner to look at; the same
 /// command retries all steps.
 async fn set_up(
@@ -250,12 +253,17 @@ async fn set_up(
         return Ok(record);
     }
     let name = record.spec.name.to_string();
+    if record.setup == Setup::Failed {
+        // A daemon that was killed left its step running: two at once would tread on each other.
+        host.engine.end_left_over(&name, SET_UP).await?;
+    }
     // Written first: a daemon killed from here on leaves a container whose set-up is to be retried.
     let mut record = Record { setup: Setup::Failed, ..record };
     host.records.put(&name, &record)?;
     for step in &record.spec.setup {
         report.begin("setup", format!("running: {step}"));
-        let exec = ready::as_person(&record, step);
+        let mut exec = ready::as_person(&record, step);
+        exec.command.push(SET_UP.to_owned());
         let mut last = String::new();
         let said = |line: &str| {
             report.output("setup", line);

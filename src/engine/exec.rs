@@ -3,20 +3,18 @@
 //! The stream is our own: bollard's reader takes terminal output that begins with a small byte for a frame header.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use bollard::Docker;
 use bollard::exec::{CreateExecOptions, ResizeExecOptions};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
+use super::unfinished::Unfinished;
 use super::{Engine, fault};
 use crate::report::{Fault, Kind};
 
@@ -137,37 +135,6 @@ impl Lines {
     }
 }
 
-/// A process inside that nobody waits for when this is dropped: it is told to end, and made to a little later.
-struct Unfinished {
-    docker: Docker,
-    exec: Option<String>,
-}
-
-/// How long a process may take to end when it is told to.
-const GRACE: Duration = Duration::from_secs(10);
-
-impl Unfinished {
-    fn done(mut self) {
-        self.exec = None;
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        let (Some(exec), docker) = (self.exec.take(), self.docker.clone()) else { return };
-        tokio::spawn(async move {
-            for signal in [Signal::TERM, Signal::KILL] {
-                let Ok(seen) = docker.inspect_exec(&exec).await else { return };
-                let pid = seen.pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-                let (Some(true), Some(pid)) = (seen.running, pid) else { return };
-                // The runtime makes it the leader of a session of its own, so its children are told as well.
-                let _ = kill_process_group(pid, signal);
-                tokio::time::sleep(GRACE).await;
-            }
-        });
-    }
-}
-
 impl Engine {
     /// Starts `exec` inside `container`.
     pub async fn exec(&self, container: &str, exec: &Exec) -> Result<Session> {
@@ -230,7 +197,7 @@ impl Engine {
     /// the future ends the process too: the engine alone would let it run on, unseen.
     pub async fn run(&self, container: &str, exec: &Exec, mut line: impl FnMut(&str)) -> Result<i32> {
         let mut session = self.exec(container, exec).await?;
-        let unfinished = Unfinished { docker: self.docker().await?.clone(), exec: Some(session.id.clone()) };
+        let unfinished = Unfinished::new(self.docker().await?.clone(), session.id.clone());
         let mut lines = Lines::default();
         while let Some(piece) = session.output.next().await? {
             let (Piece::Output(bytes) | Piece::ErrorOutput(bytes)) = piece;

@@ -8,6 +8,7 @@ mod exec;
 mod files;
 mod image;
 mod network;
+mod unfinished;
 
 use std::path::{Path, PathBuf};
 

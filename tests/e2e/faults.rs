@@ -307,6 +307,25 @@ mod alone {
     }
 
     #[test]
+    fn a_set_up_step_that_a_killed_daemon_left_has_ended_when_the_next_begins() {
+        let scene = Scene::new("setupleft");
+        let _daemons = Daemons;
+        // Its child holds a lock for as long as it lives; the next attempt must get it at once.
+        let step = "exec 9>~/lock; flock -n 9 || exit 1; if [ ! -e ~/again ]; then touch ~/again; mkfifo ~/never; echo waiting; read x <>~/never; fi";
+        scene.write(&format!("setup = [\"{step}\"]"));
+        let ann = ann();
+        ann.public_key();
+        scene.knows(&ann);
+        let mut running = crate::support::Running::start(&ann, &scene.words(&[]));
+        let began = running.event("the step's word", |event| event["line"] == "waiting");
+        assert!(began, "the step never began: {}", running.end().whole());
+        world("kill9", "daemon");
+        running.end().ends(1).says("daemon went away");
+        world("start", "daemon");
+        scene.make(&ann, &[]);
+    }
+
+    #[test]
     fn an_engine_that_is_killed_in_the_middle_leaves_nothing_that_hinders() {
         let scene = whole("killengine");
         let _daemons = Daemons;
