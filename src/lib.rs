@@ -12,6 +12,7 @@ pub mod containerauthor;
 pub mod daemon;
 pub mod dockeruser;
 pub mod engine;
+pub mod failpoint;
 pub mod image;
 pub mod invocation;
 pub mod lab;

@@ -9,19 +9,20 @@ use std::path::Path;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("report", &[]),
     ("state", &[]),
+    ("failpoint", &[]),
     ("spec", &[]),
     ("api", &["spec", "report"]),
     ("site", &["spec", "report", "state"]),
     // dockerd holds its locks while it calls these two: neither ever calls the engine.
     ("lan", &["spec", "report", "state"]),
-    ("opt", &["oci", "spec", "report", "state"]),
+    ("opt", &["oci", "spec", "report", "state", "failpoint"]),
     // Speaks to registries, never to the engine, so that `opt` may use it.
     ("oci", &["spec", "report"]),
     ("engine", &["spec", "report", "state"]),
     // A LAN to try with: it knows nothing of the driver.
     ("lab", &["spec", "report", "state"]),
     ("image", &["engine", "oci", "site", "spec", "report", "state"]),
-    ("container", &["engine", "lan", "oci", "opt", "site", "api", "spec", "report", "state"]),
+    ("container", &["engine", "lan", "oci", "opt", "site", "api", "spec", "report", "state", "failpoint"]),
     (
         "daemon",
         &["container", "image", "engine", "lan", "oci", "opt", "site", "api", "spec", "report", "state"],

@@ -234,7 +234,7 @@ async fn volume(host: &Host, record: &Record, gathered: &mut Gathered) -> Result
     };
     let request = VolumeRequest {
         name: record.opt_volume().to_owned(),
-        layers: gathered.layers.iter().map(|layer| layer.digest).collect(),
+        layers: gathered.layers.iter().map(Layer::id).collect(),
         view: Some(view),
     };
     let (opt, record, staging) = (host.opt.clone(), record.clone(), gathered.staging.take());

@@ -76,6 +76,11 @@ impl Store {
             });
             fault
         })?;
+        // From here on it is not collected. It may have been, in the moment before.
+        let Some(held) = self.layers.hold(&layer.id())? else {
+            return Box::pin(self.fetch(archive, person, reporter)).await;
+        };
+        let layer = Layer { held, ..layer };
         let size = ByteSize(layer.bytes);
         reporter.end(STEP, format!("{name}: {} files, {size}", layer.files));
         Ok(layer)
@@ -267,6 +272,7 @@ impl Job {
             when: jiff::Timestamp::now(),
             public: self.public,
             unsettled: None,
+            held: super::held::Held::default(),
         })?;
         self.store.settle_later();
         Ok(layer)

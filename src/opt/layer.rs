@@ -9,12 +9,12 @@ use rustix::fs::{Mode, OFlags, Stat, mkdirat, renameat, renameat_with, syncfs};
 use serde::{Deserialize, Serialize};
 
 use super::beneath::{self, Inner};
-use super::tree;
+use super::frozen::Frozen;
+use super::held::{Held, Holds};
+use super::layer_id::LayerId;
+use super::{mounts, tree};
 use crate::spec::Digest;
 use crate::state::Records;
-
-/// Hexadecimal digits of a layer's directory: with 64 the mount options, one page, would end at 39 layers.
-const SHORT: usize = 12;
 
 /// What an extraction wrote.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,6 +41,15 @@ pub struct Layer {
     /// The boot it was made in, until all of it is known to be on disk. After another boot it may have holes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsettled: Option<String>,
+    /// As long as this, or a clone of it, is there, the layer is not collected.
+    #[serde(skip)]
+    pub held: Held,
+}
+
+impl Layer {
+    pub fn id(&self) -> LayerId {
+        LayerId::of(&self.digest)
+    }
 }
 
 /// What tells, without reading it, that a file is the one whose digest was taken: (stat(2); ctime cannot be set back).
@@ -83,11 +92,13 @@ struct Known {
 
 pub struct Layers {
     /// `<root>/.store`.
-    directory: PathBuf,
-    handle: OwnedFd,
-    records: Records<Layer>,
+    pub(super) directory: PathBuf,
+    pub(super) handle: OwnedFd,
+    pub(super) records: Records<Layer>,
+    pub(super) frozen: Records<Frozen>,
     /// Held while a record is read and written again.
-    changing: Mutex<()>,
+    pub(super) changing: Mutex<()>,
+    pub(super) holds: Holds,
     files: Records<Known>,
 }
 
@@ -106,8 +117,10 @@ impl Layers {
             .with_context(|| format!("open {}", directory.display()))?;
         let records: Records<Layer> = Records::open(directory.join("layers"))?;
         let files = Records::open(directory.join("files"))?;
-        let layers =
-            Layers { directory: directory.to_owned(), handle, records, changing: Mutex::default(), files };
+        let frozen = Records::open(directory.join("frozen"))?;
+        let changing = Mutex::default();
+        let (directory, holds) = (directory.to_owned(), Holds::default());
+        let layers = Layers { directory, handle, records, frozen, changing, holds, files };
         let problems = layers.clear()?;
         Ok((layers, problems))
     }
@@ -119,12 +132,16 @@ impl Layers {
             tree::remove(&directory, name).with_context(|| format!("remove the left-over {place}/{name}"))
         };
         for name in names(&self.directory.join("partial"))? {
+            for view in ["full", "base"] {
+                mounts::unmount_from(&self.directory.join("partial").join(&name).join(view), true)?;
+            }
             problems.extend(remove("partial", &name).err());
         }
         // A record is written after its tree and removed before it: a tree alone is half a layer, a record alone none.
         let known = self.records.all()?;
         for name in names(&self.directory.join("layers"))? {
-            if !name.contains('.') && !known.iter().any(|(key, _)| *key == name) {
+            let is_known = known.iter().any(|(key, _)| *key == name) || self.frozen.get(&name)?.is_some();
+            if !name.contains('.') && !is_known {
                 problems.extend(remove("layers", &name).err());
             }
         }
@@ -142,6 +159,7 @@ impl Layers {
                 self.records.remove(&key)?;
             }
         }
+        self.forget_unfrozen()?;
         Ok(problems)
     }
 
@@ -165,7 +183,7 @@ impl Layers {
 
     /// The layer of exactly this digest.
     pub fn get(&self, digest: &Digest) -> Result<Option<Layer>> {
-        let Some(layer) = self.records.get(&short(digest))? else { return Ok(None) };
+        let Some(layer) = self.records.get(LayerId::of(digest).as_str())? else { return Ok(None) };
         ensure!(
             layer.digest == *digest,
             "{digest} and {} begin alike; only one of them can be in a store",
@@ -178,8 +196,10 @@ impl Layers {
         Ok(self.records.all()?.into_iter().map(|(_, layer)| layer).collect())
     }
 
-    pub fn path(&self, digest: &Digest) -> PathBuf {
-        self.directory.join("layers").join(short(digest))
+    /// Keeps the layer from being collected from now on; `None` where it is not there any more.
+    pub fn hold(&self, layer: &LayerId) -> Result<Option<Held>> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(self.has(layer)?.then(|| self.holds.hold(layer)))
     }
 
     /// The digest of a file that has been read before and has not changed since.
@@ -244,7 +264,7 @@ impl Partial<'_> {
     /// of the host the record says that the layer is not settled: waiting here for a gigabyte to be on disk would take
     /// longer than all the rest.
     pub fn commit(mut self, layer: Layer) -> Result<Layer> {
-        let short = short(&layer.digest);
+        let short = layer.id().to_string();
         let layer = Layer { unsettled: Some(boot()?), ..layer };
         let _changing = self.layers.changing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(mut existing) = self.layers.get(&layer.digest)? {
@@ -280,10 +300,6 @@ fn boot() -> Result<String> {
     Ok(std::fs::read_to_string(file).with_context(|| format!("read {file}"))?.trim().to_owned())
 }
 
-fn short(digest: &Digest) -> String {
-    digest.hex()[..SHORT].to_owned()
-}
-
 /// A name nobody guesses.
 pub fn unused() -> String {
     format!("{:016x}", rand::random::<u64>())
@@ -303,7 +319,7 @@ mod tests {
     use super::*;
 
     fn layers(place: &Path) -> (Layers, Vec<anyhow::Error>) {
-        for name in ["layers", "partial", "files"] {
+        for name in ["layers", "partial", "files", "frozen"] {
             std::fs::create_dir_all(place.join(name)).unwrap();
         }
         Layers::open(place).unwrap()
@@ -318,6 +334,7 @@ mod tests {
             when: jiff::Timestamp::UNIX_EPOCH,
             public: false,
             unsettled: None,
+            held: Held::default(),
         }
     }
 
@@ -341,14 +358,12 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let (open, _) = layers(place.path());
         let made = open.begin().unwrap().commit(layer()).unwrap();
-        open.records
-            .put(&short(&made.digest), &Layer { unsettled: Some("before".into()), ..layer() })
-            .unwrap();
+        open.records.put(made.id().as_str(), &Layer { unsettled: Some("before".into()), ..layer() }).unwrap();
         drop(open);
         let (open, problems) = layers(place.path());
         assert!(problems[0].to_string().contains("file:///a.tar"));
         assert_eq!(open.get(&made.digest).unwrap(), None);
-        assert!(!open.path(&made.digest).exists());
+        assert!(!open.tree(&made.id()).exists());
         open.begin().unwrap().commit(layer()).unwrap();
     }
 

@@ -9,9 +9,15 @@
 
 mod archive;
 mod beneath;
+mod collect;
+mod copy;
 pub mod driver;
 mod fetch;
+mod flatten;
+mod frozen;
+mod held;
 mod layer;
+mod layer_id;
 mod mounts;
 mod person;
 mod staging;
@@ -20,7 +26,9 @@ mod tree;
 mod turns;
 mod volume;
 
+pub use collect::{Needs, Unneeded};
 pub use layer::Layer;
+pub use layer_id::LayerId;
 pub use person::Person;
 pub use staging::Staging;
 pub use store::{Config, Store};

@@ -28,6 +28,29 @@ pub fn overlay(options: &str, target: &Path) -> Result<()> {
         .with_context(|| format!("mount an overlay at {} ({options})", target.display()))
 }
 
+/// Mounts directories as one tree that nobody can write, topmost first.
+pub fn read_only_stack(lowers: &[String], target: &Path) -> Result<()> {
+    let options =
+        format!("redirect_dir=follow,index=off,metacopy=off,xino=off,lowerdir={}", lowers.join(":"));
+    ensure!(options.len() <= LONGEST_OPTIONS, "the overlay's options do not fit into a page");
+    let data = std::ffi::CString::new(options)?;
+    let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::RDONLY;
+    mount("moorage", target, "overlay", flags, data.as_c_str())
+        .with_context(|| format!("mount a stack of layers at {}", target.display()))
+}
+
+/// Makes the filesystem mounted at `path` read-only, by whatever mount it is reached. `EBUSY` while a file of it is open
+/// for writing.
+pub fn make_read_only(path: &Path) -> rustix::io::Result<()> {
+    mount_remount(path, MountFlags::RDONLY | MountFlags::NODEV, c"")
+}
+
+/// Whether a filesystem that was made read-only is still mounted at `path`.
+pub fn is_read_only(path: &Path) -> Result<bool> {
+    let is = || rustix::fs::statvfs(path).map(|fs| fs.f_flag.contains(StatVfsMountFlags::RDONLY));
+    Ok(is_mounted(path)? && is().with_context(|| format!("look at {}", path.display()))?)
+}
+
 /// Whether `path` itself, not followed, is the root of a mount.
 pub fn is_mounted(path: &Path) -> Result<bool> {
     // What the kernel has in memory is enough: a dead network disk that is mounted there must not hold us.

@@ -57,6 +57,8 @@ pub struct Store {
     pub(super) turns: Turns,
     /// Which containers have a bind volume mounted, as Docker's mount IDs.
     pub(super) bound: Mutex<HashMap<String, Vec<String>>>,
+    /// Whether the filesystem shares blocks between files (FICLONE): then a first write copies nothing.
+    reflinks: bool,
     /// Wakes the thread that brings layers to disk.
     unsettled: mpsc::Sender<()>,
     /// Locked for as long as the store is open.
@@ -99,6 +101,7 @@ impl Store {
             result => result.context("lock the store")?,
         }
         let root = directory(storage)?;
+        let reflinks = super::copy::reflinks(&storage.join(".store"))?;
         let (layers, problems) = Layers::open(&storage.join(".store"))?;
         let layers = Arc::new(layers);
         let (unsettled, wake) = mpsc::channel();
@@ -117,6 +120,7 @@ impl Store {
             fetching: Mutex::default(),
             turns: Turns::default(),
             bound: Mutex::default(),
+            reflinks,
             unsettled,
             _marker: marker,
         });
@@ -125,6 +129,11 @@ impl Store {
         }
         store.settle_later();
         Ok(store)
+    }
+
+    /// Whether a first write to a file of a layer copies nothing, because the filesystem shares blocks.
+    pub fn reflinks(&self) -> bool {
+        self.reflinks
     }
 
     pub(super) fn settle_later(&self) {
@@ -216,7 +225,7 @@ fn prepare(storage: &Path) -> Result<()> {
     }
     let store = storage.join(".store");
     make(&store, 0o700)?;
-    for name in ["layers", "partial", "volumes", "binds", "files", "empty", "staging"] {
+    for name in ["layers", "frozen", "partial", "volumes", "binds", "files", "empty", "staging"] {
         make(&store.join(name), 0o700)?;
     }
     make(&storage.join("staging"), 0o711)?;

@@ -6,6 +6,7 @@
 mod binds;
 mod driver;
 mod fetching;
+mod freeze;
 mod hostile;
 mod pack;
 mod server;

@@ -236,14 +236,14 @@ fn an_unfinished_volume_is_replaced_and_a_finished_one_is_not() {
 #[test]
 fn bad_requests_make_nothing() {
     let world = World::new();
-    let refused = |name: &str, layers: Vec<moorage::spec::Digest>| {
+    let refused = |name: &str, layers: Vec<moorage::opt::LayerId>| {
         let request = VolumeRequest { name: name.into(), layers, view: None };
         Fault::of(&world.store.new_volume(request).err().unwrap()).kind
     };
     for name in ["", ".store", "../x", "a/b", "staging", "logs", "a:b", "-x"] {
         assert_eq!(refused(name, vec![]), Kind::Usage, "{name}");
     }
-    assert_eq!(refused("siem", vec![moorage::spec::Digest([1; 32])]), Kind::NotFound);
+    assert_eq!(refused("siem", vec![moorage::opt::LayerId::unused()]), Kind::NotFound);
     assert!(world.store.volumes().unwrap().is_empty());
     assert_eq!(Fault::of(&world.store.finish_volume("none").unwrap_err()).kind, Kind::NotFound);
 }

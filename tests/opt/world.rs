@@ -110,7 +110,7 @@ impl World {
     /// A volume of Ann's, not finished.
     pub fn new_volume(&self, name: &str, layers: &[&Layer]) -> anyhow::Result<Upper> {
         let view = Some(ViewOwner { uid: ANN, gid: ANN, group_readable: false });
-        let layers = layers.iter().map(|layer| layer.digest).collect();
+        let layers = layers.iter().map(|layer| layer.id()).collect();
         self.store.new_volume(VolumeRequest { name: name.into(), layers, view })
     }
 

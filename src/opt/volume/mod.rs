@@ -2,13 +2,14 @@
 
 mod bind;
 mod docker;
+mod freeze;
 mod overlay;
 mod upper;
 
 use serde::{Deserialize, Serialize};
 
+use super::layer_id::LayerId;
 use super::person::Person;
-use crate::spec::Digest;
 pub use upper::Upper;
 
 /// A volume as it is remembered.
@@ -28,18 +29,24 @@ pub struct VolumeRecord {
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Layers, lowest first, under the writable directory `upper-<upper>`, mounted with `options`.
-    Overlay { layers: Vec<Digest>, upper: u32, options: String },
+    Overlay { layers: Vec<LayerId>, upper: u32, options: String },
     /// A host path of the person's, opened with their rights each time it is mounted.
     Bind { source: String, root: String, person: Person, read_only: bool },
 }
 
 /// How far a volume is: the intent, written before its first effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Being filled. Never mounted, so nothing in it is anybody's: removed at the next start.
     Unfinished,
     Ready,
+    /// Its upper directory is becoming `layer`, on top of `lowers`. Once that has its name the volume goes on with a fresh
+    /// upper directory; until then nothing has happened.
+    Freezing {
+        layer: LayerId,
+        lowers: Vec<LayerId>,
+    },
     /// Its removal has begun and goes on at the next start.
     Removing,
 }
@@ -57,7 +64,7 @@ pub struct ViewOwner {
 pub struct VolumeRequest {
     pub name: String,
     /// Lowest first.
-    pub layers: Vec<Digest>,
+    pub layers: Vec<LayerId>,
     /// None for a volume that belongs to no container of ours.
     pub view: Option<ViewOwner>,
 }

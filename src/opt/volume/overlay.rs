@@ -9,10 +9,10 @@ use rustix::io::Errno;
 
 use super::{Kind, Phase, Upper, Usage, ViewOwner, VolumeRecord, VolumeRequest};
 use crate::opt::beneath::{self, Inner};
+use crate::opt::layer_id::LayerId;
 use crate::opt::store::{Store, check_name, directory};
 use crate::opt::{mounts, tree};
 use crate::report::{self, Fault};
-use crate::spec::Digest;
 
 /// Renamed directories work (`redirect_dir`); nothing that ties a layer to one volume or keeps file data apart from its
 /// name, so that an upper can become a layer, and inode numbers the host's tools understand.
@@ -23,9 +23,9 @@ const RESERVED: [&str; 2] = ["staging", "logs"];
 
 /// The paths of one volume.
 pub(super) struct Places {
-    home: PathBuf,
-    upper: PathBuf,
-    work: PathBuf,
+    pub(super) home: PathBuf,
+    pub(super) upper: PathBuf,
+    pub(super) work: PathBuf,
     pub(super) merged: PathBuf,
     private: PathBuf,
 }
@@ -48,7 +48,7 @@ impl Store {
         let _changing = self.changing();
         match self.records.get(name)?.map(|record| record.phase) {
             None => {}
-            Some(Phase::Ready) => {
+            Some(Phase::Ready | Phase::Freezing { .. }) => {
                 let what = format!("the volume {name} exists already");
                 return Err(Fault::new(report::Kind::Differs, what).into());
             }
@@ -56,12 +56,7 @@ impl Store {
         }
         let places = self.places(name, 1);
         let lowers = self.lowers(&request.layers)?;
-        let options = self.options(&places, &request.layers, OPTIONS);
-        if options.len() > mounts::LONGEST_OPTIONS {
-            let what = format!("{} opt layers are too many for one volume", request.layers.len());
-            let why = format!("their mount options are {} bytes, the kernel takes a page", options.len());
-            return Err(Fault::new(report::Kind::Usage, what).why(why).into());
-        }
+        self.check_options(&places, &request.layers, OPTIONS)?;
         let record = VolumeRecord {
             kind: Kind::Overlay { layers: request.layers.clone(), upper: 1, options: OPTIONS.to_owned() },
             phase: Phase::Unfinished,
@@ -115,8 +110,8 @@ impl Store {
             return Ok(Usage { upper_bytes: 0, layers_bytes: 0 });
         };
         let mut layers_bytes = 0;
-        for digest in layers {
-            layers_bytes += self.layers.get(digest)?.map_or(0, |layer| layer.bytes);
+        for layer in layers {
+            layers_bytes += self.layers.bytes(layer)?;
         }
         let upper = directory(&self.places(name, *upper).upper)?;
         let upper_bytes = tree::disk_bytes(upper).with_context(|| format!("measure the volume {name}"))?;
@@ -128,14 +123,13 @@ impl Store {
     pub(in crate::opt) fn restore(&self) -> Result<Vec<anyhow::Error>> {
         let mut failed = Vec::new();
         for (name, record) in self.records.all()? {
-            let restored = match (&record.kind, record.phase) {
+            let restored = match (&record.kind, &record.phase) {
                 (_, Phase::Unfinished | Phase::Removing) => self.remove_volume(&name),
-                (Kind::Overlay { .. }, Phase::Ready) => {
-                    let _changing = self.changing();
-                    self.mount_overlay(&name, &record).and_then(|()| self.mount_view(&name, &record))
+                (Kind::Overlay { .. }, Phase::Ready | Phase::Freezing { .. }) => {
+                    self.bring_back(&name, record)
                 }
                 // Mounted when Docker asks: its source may be on a disk that comes later.
-                (Kind::Bind { .. }, Phase::Ready) => Ok(()),
+                (Kind::Bind { .. }, _) => Ok(()),
             };
             failed.extend(restored.with_context(|| format!("bring back the volume {name}")).err());
         }
@@ -168,27 +162,39 @@ impl Store {
     }
 
     /// `<root>/<name>`.
-    fn container_directory(&self, name: &str) -> PathBuf {
+    pub(super) fn container_directory(&self, name: &str) -> PathBuf {
         self.config.storage.join(name)
     }
 
     /// The layers' trees, topmost first.
-    fn lowers(&self, layers: &[Digest]) -> Result<Vec<OwnedFd>> {
-        let open = |digest: &Digest| -> Result<OwnedFd> {
-            let missing = || {
-                Fault::new(report::Kind::NotFound, format!("the opt layer {digest} is not in the store"))
+    pub(super) fn lowers(&self, layers: &[LayerId]) -> Result<Vec<OwnedFd>> {
+        let open = |layer: &LayerId| -> Result<OwnedFd> {
+            if !self.layers.has(layer)? {
+                let what = format!("the opt layer {layer} is not in the store");
+                return Err(Fault::new(report::Kind::NotFound, what)
                     .next("make the container again: that fetches it")
-            };
-            self.layers.get(digest)?.ok_or_else(missing)?;
-            directory(&self.layers.path(digest))
+                    .into());
+            }
+            directory(&self.layers.tree(layer))
         };
         layers.iter().rev().map(open).collect()
     }
 
-    fn options(&self, places: &Places, layers: &[Digest], options: &str) -> String {
+    /// Refuses more layers than the kernel takes as options.
+    pub(super) fn check_options(&self, places: &Places, layers: &[LayerId], options: &str) -> Result<()> {
+        let options = self.options(places, layers, options);
+        if options.len() <= mounts::LONGEST_OPTIONS {
+            return Ok(());
+        }
+        let what = format!("{} opt layers are too many for one volume", layers.len());
+        let why = format!("their mount options are {} bytes, the kernel takes a page", options.len());
+        Err(Fault::new(report::Kind::Usage, what).why(why).into())
+    }
+
+    pub(super) fn options(&self, places: &Places, layers: &[LayerId], options: &str) -> String {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let mut lowers: Vec<String> =
-            layers.iter().rev().map(|digest| text(&self.layers.path(digest))).collect();
+            layers.iter().rev().map(|layer| text(&self.layers.tree(layer))).collect();
         if lowers.is_empty() {
             lowers.push(text(&self.inside("empty")));
         }
@@ -239,20 +245,30 @@ impl Store {
         mounts::view(&places.merged, &places.private, target.as_fd())
     }
 
+    /// Refuses a volume that a container has mounted.
+    pub(super) fn check_unused(&self, name: &str, mountpoint: &Path) -> Result<()> {
+        if !mounts::is_mounted(mountpoint)? {
+            return Ok(());
+        }
+        let view = self.container_directory(name).join("opt");
+        let device = fstat(directory(mountpoint)?)?.st_dev;
+        match mounts::users_of(device, &[mountpoint, &view])?.first() {
+            None => Ok(()),
+            Some(pid) => Err(Fault::new(report::Kind::Failed, format!("the volume {name} is in use"))
+                .why(format!("process {pid} has it mounted"))
+                .next("stop the container that uses it, then try again")
+                .into()),
+        }
+    }
+
     /// Unmounts a volume and takes everything of it away but what takes time. Needs the lock.
     fn take_apart(&self, name: &str) -> Result<Remains> {
         let Some(mut record) = self.records.get(name)? else { return Ok(Remains(Vec::new())) };
         let mountpoint = self.mountpoint(name, &record);
         let view = self.container_directory(name).join("opt");
         let is_overlay = matches!(record.kind, Kind::Overlay { .. });
-        if is_overlay && mounts::is_mounted(&mountpoint)? {
-            let device = fstat(directory(&mountpoint)?)?.st_dev;
-            if let Some(pid) = mounts::users_of(device, &[&mountpoint, &view])?.first() {
-                return Err(Fault::new(report::Kind::Failed, format!("the volume {name} is in use"))
-                    .why(format!("process {pid} has it mounted"))
-                    .next("stop the container that uses it, then try again")
-                    .into());
-            }
+        if is_overlay {
+            self.check_unused(name, &mountpoint)?;
         }
         record.phase = Phase::Removing;
         self.records.put(name, &record)?;

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Stat, Uid, XattrFlags, fchmod, fchown, fsetxattr, fstat, mkdirat, openat,
-    renameat, unlinkat,
+    AtFlags, Gid, Mode, OFlags, Stat, Uid, XattrFlags, fchmod, fchown, fsetxattr, mkdirat, openat, renameat,
+    unlinkat,
 };
 use rustix::io::Errno;
 
 use crate::opt::beneath::{self, Inner};
+use crate::opt::copy;
 use crate::opt::staging::Staging;
 use crate::report::{Fault, Kind};
 
@@ -34,10 +35,12 @@ struct Rights {
 const PLAIN: Rights = Rights { uid: 0, gid: 0, mode: 0o755 };
 
 impl Upper {
-    /// The merged root shows the upper's owner and mode: they are made the topmost layer's.
+    /// The merged root shows the upper's owner, mode and attributes: they are made the topmost layer's.
     pub(super) fn new(handle: OwnedFd, lowers: Vec<OwnedFd>) -> Result<Upper> {
-        let rights = lowers.first().map(|lower| fstat(lower).map(|stat| rights(&stat))).transpose()?;
-        give(&handle, rights.unwrap_or(PLAIN))?;
+        match lowers.first() {
+            Some(top) => copy::imitate(top, &handle)?,
+            None => give(&handle, PLAIN)?,
+        }
         Ok(Upper { handle, lowers })
     }
 

@@ -1,0 +1,94 @@
+//! Which layers nobody needs, and removing them. What is needed is asked of what there is, each time anew.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+
+use super::layer_id::LayerId;
+use super::store::{Store, directory};
+use super::volume::{Kind, Phase};
+use crate::spec::Archive;
+
+/// A layer that nothing needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unneeded {
+    pub layer: LayerId,
+    /// The archive it came from, or the volume whose files it has.
+    pub of: String,
+    /// It can be had again from there.
+    pub is_archive: bool,
+    /// On disk.
+    pub bytes: u64,
+}
+
+/// What needs layers beside the volumes.
+#[derive(Debug, Clone, Default)]
+pub struct Needs {
+    /// Of snapshots.
+    pub layers: BTreeSet<LayerId>,
+    /// Archives that are to stay although no volume has them now.
+    pub archives: Vec<Archive>,
+}
+
+impl Store {
+    /// The layers that no volume and none of `needs` has, with what they take on disk. Walks them.
+    pub fn unneeded(&self, needs: &Needs) -> Result<Vec<Unneeded>> {
+        let mut found = Vec::new();
+        for (layer, of, is_archive) in self.candidates(needs)? {
+            let bytes = self.layers.disk_bytes(&layer)?;
+            found.push(Unneeded { layer, of, is_archive, bytes });
+        }
+        Ok(found)
+    }
+
+    /// Removes layers that nothing needs; with `archives`, those that could be fetched again too. Answers how many.
+    pub fn collect(&self, needs: &Needs, archives: bool) -> Result<usize> {
+        let mut gone = Vec::new();
+        {
+            // Volumes are made and changed under this lock, so nobody begins to need a layer in between.
+            let _changing = self.changing();
+            let _layers = self.layers.changing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            for (layer, _, is_archive) in self.candidates(needs)? {
+                if is_archive && !archives {
+                    continue;
+                }
+                // The record goes first: a tree without one is removed at the next start.
+                match is_archive {
+                    true => self.layers.records.remove(layer.as_str())?,
+                    false => self.layers.frozen.remove(layer.as_str())?,
+                }
+                crate::failpoint::reach("collect-forgotten");
+                gone.push(self.layers.discard(directory(&self.inside("layers"))?, layer.as_str())?);
+            }
+        }
+        let count = gone.len();
+        gone.into_iter().try_for_each(super::layer::Discarded::remove)?;
+        Ok(count)
+    }
+
+    /// Each layer that nothing needs, what it is of, and whether it is an archive's.
+    fn candidates(&self, needs: &Needs) -> Result<Vec<(LayerId, String, bool)>> {
+        let mut needed = needs.layers.clone();
+        for (_, record) in self.records.all()? {
+            if let Kind::Overlay { layers, .. } = record.kind {
+                needed.extend(layers);
+            }
+            if let Phase::Freezing { layer, lowers } = record.phase {
+                needed.extend(lowers);
+                needed.insert(layer);
+            }
+        }
+        needed.extend(needs.archives.iter().filter_map(|archive| self.find(archive)).map(|layer| layer.id()));
+        let mut found = Vec::new();
+        for (_, archive) in self.layers.records.all()? {
+            found.push((archive.id(), archive.source, true));
+        }
+        for (key, frozen) in self.layers.frozen.all()? {
+            if let Ok(layer) = LayerId::try_from(key) {
+                found.push((layer, frozen.of, false));
+            }
+        }
+        found.retain(|(layer, _, _)| !needed.contains(layer) && !self.layers.holds.has(layer));
+        Ok(found)
+    }
+}
