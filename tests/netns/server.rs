@@ -29,7 +29,11 @@ impl Server {
 
     /// One on an interface of another namespace of the world.
     pub fn at(world: &World, (namespace, interface): (&str, &str), range: &str, options: &[&str]) -> Server {
-        let leases = world.path(&format!("dnsmasq-{interface}.leases"));
+        // The usual one's file is known by this name to tests that take it away.
+        let leases = world.path(match interface {
+            LAN => "dnsmasq.leases",
+            _ => "dnsmasq-other.leases",
+        });
         // It must not outlive this test however that ends. It drops the signal of its parent's death together with
         // its capabilities, so that its parent is a shell, the first of a PID namespace that ends with it.
         let mut child = Command::new("setpriv")
