@@ -83,7 +83,8 @@ fn network(network: &str, config: &HostConfig) -> Result<(), Fault> {
         false => Err(Fault::new(
             Kind::Denied,
             format!("containers of this host hang on the network {}, not on {network:?}", config.network),
-        )),
+        )
+        .next(format!("leave the network out, or --network {}", config.network))),
     }
 }
 

@@ -54,7 +54,10 @@ async fn out_of_the_engine(host: &Host, record: &Record, volumes: &[String]) -> 
         let Some(why) = in_use else { return Ok(()) };
         tries += 1;
         if tries == TRIES {
-            return Err(Fault::new(Kind::Failed, "the engine still uses its volumes").why(why).into());
+            return Err(Fault::new(Kind::Failed, "the engine still uses its volumes")
+                .why(why)
+                .next("docker ps -a shows who; the daemon tries again by itself")
+                .into());
         }
         // An engine says nothing when it gives a container up that it never finished creating.
         tokio::time::sleep(PAUSE).await;

@@ -109,7 +109,10 @@ impl Operations {
             Some(sender) => sender.send(done).map_err(|_| ()),
             None => Err(()),
         }
-        .map_err(|()| Fault::new(Kind::NotFound, format!("operation {id} does not wait for sources")))
+        .map_err(|()| {
+            Fault::new(Kind::NotFound, format!("operation {id} does not wait for sources"))
+                .next("run the whole command again")
+        })
     }
 
     /// Cancels operation `id`; only for the one who began it. It goes on to undo itself, and says so to its client.
@@ -120,7 +123,10 @@ impl Operations {
                 running.cancel.cancel();
                 Ok(())
             }
-            None => Err(Fault::new(Kind::NotFound, format!("operation {id} is over"))),
+            None => {
+                Err(Fault::new(Kind::NotFound, format!("operation {id} is over"))
+                    .next("moorage list-containers"))
+            }
         }
     }
 

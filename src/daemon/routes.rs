@@ -119,7 +119,9 @@ async fn same_wire(request: Request, next: Next) -> Response {
 
 fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
     serde_json::from_slice(bytes).map_err(|error| {
-        Fault::new(Kind::Usage, "the daemon does not understand the request").why(error.to_string())
+        Fault::new(Kind::Usage, "the daemon does not understand the request")
+            .why(error.to_string())
+            .next("moorage --version here, and of the daemon: systemctl restart moorage after an upgrade")
     })
 }
 

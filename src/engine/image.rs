@@ -78,7 +78,10 @@ impl Engine {
         while let Some(event) = events.next().await {
             let event = event.map_err(|e| fault(e, &doing))?;
             if let Some(error) = event.error_detail.and_then(|e| e.message) {
-                return Err(Fault::new(Kind::Failed, format!("cannot {doing}")).why(error).into());
+                return Err(Fault::new(Kind::Failed, format!("cannot {doing}"))
+                    .why(error)
+                    .next(format!("docker pull {reference}   # as root: the engine's own words"))
+                    .into());
             }
             let progress = event.progress_detail.unwrap_or_default();
             let (Some(layer), Some(status)) = (event.id, event.status) else { continue };

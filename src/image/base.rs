@@ -210,6 +210,7 @@ async fn import(build: Build<'_>, reference: &str, changes: Vec<String>, root: P
     match said.into_iter().find_map(|said| said.error_detail) {
         Some(error) => Err(Fault::new(Kind::Failed, format!("the engine does not take {reference}"))
             .why(error.message.unwrap_or_default())
+            .next("docker info shows the engine's storage; then run the same command again")
             .into()),
         None => Ok(()),
     }

@@ -35,7 +35,10 @@ fn rendered(definition: &ImageDefinition, file: &DefinitionFile, base: &str) -> 
     let Some(name) = file.name.strip_suffix(".j2") else {
         return Ok(as_is(&file.name, file.content.clone()));
     };
-    let wrong = |why: String| Fault::new(Kind::Usage, format!("{}: {why}", file.origin));
+    let wrong = |why: String| {
+        Fault::new(Kind::Usage, format!("{}: {why}", file.origin))
+            .next("correct it there, then run the same command again")
+    };
     let text = std::str::from_utf8(&file.content).map_err(|_| wrong("a template is UTF-8 text".into()))?;
     let mut templates = Environment::new();
     templates.set_undefined_behavior(UndefinedBehavior::Strict);

@@ -88,7 +88,9 @@ fn lineage(site: &Site, name: &str) -> Result<Vec<ImageDefinition>, Fault> {
         }
         if chain.iter().any(|above| above.name == on) {
             let what = format!("the image {name:?} is built on itself: {} on {on}", last.name);
-            return Err(Fault::new(Kind::Usage, what));
+            return Err(
+                Fault::new(Kind::Usage, what).next(format!("correct `base` in {}'s image.toml", last.name))
+            );
         }
         chain.push(site.image(&on)?);
     }

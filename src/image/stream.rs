@@ -46,7 +46,9 @@ impl Tail {
         let mut fault = Fault::new(Kind::Failed, what);
         let open = Some(self.open).filter(|open| !open.is_empty());
         fault.why = why.into_iter().chain(self.last).chain(open).collect();
-        fault
+        fault.next(
+            "correct what is named above, then run the same command again: it goes on from what is there",
+        )
     }
 }
 

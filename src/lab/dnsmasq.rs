@@ -26,7 +26,10 @@ pub fn find() -> Result<&'static str> {
             Ok(output) if output.status.success() => return Ok(program),
             Ok(output) => {
                 let last = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                return Err(Fault::new(Kind::Missing, format!("{program} does not run")).why(last).into());
+                return Err(Fault::new(Kind::Missing, format!("{program} does not run"))
+                    .why(last)
+                    .next("apt-get install --reinstall dnsmasq-base")
+                    .into());
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(e).with_context(|| format!("run {program}")),
@@ -88,7 +91,10 @@ pub(super) fn start(settings: &Settings, namespace: &File) -> Result<()> {
     })?;
     if !output.status.success() {
         let last = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(Fault::new(Kind::Failed, "dnsmasq does not start").why(last).into());
+        return Err(Fault::new(Kind::Failed, "dnsmasq does not start")
+            .why(last)
+            .next("moorage scripthacker stop-lab, then start-lab again")
+            .into());
     }
     Ok(())
 }

@@ -65,7 +65,12 @@ impl Host {
         let parent = link::by_name(&self.netlink, name).await?.ok_or_else(missing)?;
         if let Some(why) = link::unfit_as_parent(&parent) {
             let fault = Fault::new(Kind::Missing, format!("containers cannot be put on {name}")).why(why);
-            let fault = if parent.up { fault } else { fault.next(format!("ip link set {name} up")) };
+            let fault = fault.next(match parent.up {
+                true => {
+                    "moorage setup --parent with another interface: a wired one, a bond or a VLAN".to_owned()
+                }
+                false => format!("ip link set {name} up"),
+            });
             return Err(fault.into());
         }
         Ok(parent)

@@ -164,8 +164,9 @@ impl Site {
 
     fn content(&self, name: &str) -> Result<(String, Vec<u8>), Fault> {
         let found = self.files.read(name)?;
-        found
-            .map(|found| (found.origin, found.bytes))
-            .ok_or_else(|| Fault::new(Kind::Failed, format!("{name} went away while it was read")))
+        found.map(|found| (found.origin, found.bytes)).ok_or_else(|| {
+            Fault::new(Kind::Failed, format!("{name} went away while it was read"))
+                .next("run the same command again")
+        })
     }
 }

@@ -84,10 +84,10 @@ impl Site {
             );
         }
         let path = format!("{PROJECTS}/{name}.toml");
-        let source = self
-            .files
-            .text(&path)?
-            .ok_or_else(|| Fault::new(Kind::Failed, format!("{path} went away while it was read")))?;
+        let source = self.files.text(&path)?.ok_or_else(|| {
+            Fault::new(Kind::Failed, format!("{path} went away while it was read"))
+                .next("run the same command again")
+        })?;
         let file: ProjectFile = source.parse()?;
         Project { name: name.to_owned(), source, file }.checked()
     }
