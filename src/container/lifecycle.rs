@@ -51,8 +51,14 @@ const ATTACH: Duration = Duration::from_secs(30);
 /// Waits until a started container has its address, on the host too.
 async fn attached(host: &Host, record: &Record) -> Result<()> {
     let name = record.spec.name.as_str();
-    match tokio::time::timeout(ATTACH, host.lan.live(&record.network_id, record.mac)).await {
-        Ok(live) => live.map(drop),
+    match tokio::time::timeout(ATTACH, host.lan.attached(&record.network_id, record.mac)).await {
+        Ok(Err(gone)) => Err(gone),
+        Ok(Ok(view)) if view.is_live() => Ok(()),
+        Ok(Ok(_)) => Err(Fault::new(Kind::TimedOut, format!("{name} runs without an address"))
+            .why("no DHCP server has answered; it gets an address as soon as one does")
+            .remains(format!("{name} runs"))
+            .next(format!("moorage doctor, or list-containers {name} later"))
+            .into()),
         Err(_) => Err(Fault::new(
             Kind::TimedOut,
             format!("{name} runs without an address after {} s", ATTACH.as_secs()),

@@ -103,6 +103,8 @@ async fn serve(args: &Args) -> Result<()> {
     let lan = Lan::start(lan::Config {
         state: args.state.clone(),
         dhcp_timeout: Duration::from_secs(config.dhcp_timeout.into()),
+        on_timeout: config.on_timeout,
+        conflict_check: config.conflict_check,
     })
     .await?;
     let opt = Store::open(opt::Config {

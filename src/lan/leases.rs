@@ -12,6 +12,7 @@ use super::keeper::{Command, Ground, Keeper, Unanswered};
 use super::record::{Endpoint, Key, LeaseRecord};
 use super::view::LeaseView;
 use crate::report::{Fault, Kind};
+use crate::spec::network::OnTimeout;
 
 /// Commands that may wait for one keeper.
 const BACKLOG: usize = 8;
@@ -125,8 +126,9 @@ impl Handle {
     }
 
     /// An address that may be used, waiting at most `wait` for a server. If none answers and there never was a lease,
-    /// the lease is forgotten. Cancel-safe: so it is when the caller goes away.
-    pub async fn acquire(&self, wait: Duration) -> Result<LeaseView> {
+    /// it is forgotten with an error, or with [`OnTimeout::Background`] sought further: the view has no address then.
+    /// Cancel-safe: it is forgotten when the caller goes away.
+    pub async fn acquire(&self, wait: Duration, on_timeout: OnTimeout) -> Result<LeaseView> {
         let forget = ForgetOnDrop(&self.commands);
         let (answer, mut answered) = oneshot::channel();
         self.tell(Command::Acquire(answer)).await?;
@@ -141,6 +143,10 @@ impl Handle {
             Ok(Ok(view)) => {
                 std::mem::forget(forget);
                 Ok(view)
+            }
+            Ok(Err(Unanswered)) if on_timeout == OnTimeout::Background => {
+                std::mem::forget(forget);
+                Ok(self.view())
             }
             Ok(Err(Unanswered)) => Err(self.unanswered(wait).into()),
             Err(_dropped) => bail!("the lease was released in this moment; try again"),
@@ -168,6 +174,11 @@ impl Handle {
              or cloud may drop frames of MACs it does not know",
             view.parent
         ))
+    }
+
+    /// Ends the search for an address that nobody will use.
+    pub fn forget(&self) {
+        drop(ForgetOnDrop(&self.commands));
     }
 
     pub async fn claim(&self, endpoint: Endpoint) -> Result<()> {

@@ -34,6 +34,8 @@ pub struct Link {
     pub parent: Option<u32>,
     /// The bridge or bond it is a port of.
     pub master: Option<u32>,
+    /// The longest packet it takes, bytes.
+    pub mtu: u32,
 }
 
 impl Link {
@@ -48,6 +50,7 @@ impl Link {
             kind: None,
             parent: None,
             master: None,
+            mtu: 0,
         };
         for attribute in &message.attributes {
             match attribute {
@@ -55,6 +58,7 @@ impl Link {
                 LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok().map(Mac),
                 LinkAttribute::Link(index) => link.parent = Some(*index),
                 LinkAttribute::Controller(index) => link.master = Some(*index),
+                LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::LinkInfo(infos) => {
                     link.kind = infos.iter().find_map(|info| match info {
                         LinkInfo::Kind(kind) => Some(kind.to_string()),
@@ -80,12 +84,13 @@ fn errno(error: &rtnetlink::Error) -> Option<i32> {
     }
 }
 
-fn is(error: &rtnetlink::Error, number: i32) -> bool {
+/// Whether the kernel answered with this error.
+pub fn is(error: &rtnetlink::Error, number: i32) -> bool {
     errno(error) == Some(number)
 }
 
 /// The kernel's words without the library's around them.
-fn plain(error: rtnetlink::Error) -> anyhow::Error {
+pub fn plain(error: rtnetlink::Error) -> anyhow::Error {
     match errno(&error) {
         Some(number) => anyhow!(std::io::Error::from_raw_os_error(number)),
         None => anyhow!(error),
@@ -139,6 +144,13 @@ pub async fn add(netlink: &Netlink, new: &Macvlan<'_>) -> Result<()> {
 pub async fn up(netlink: &Netlink, index: u32) -> Result<()> {
     let message = LinkUnspec::new_with_index(index).up().build();
     netlink.handle().link().set(message).execute().await.map_err(plain).context("take an interface up")
+}
+
+/// Sets the longest packet of an interface, bytes.
+pub async fn set_mtu(netlink: &Netlink, index: u32, mtu: u32) -> Result<()> {
+    let message = LinkUnspec::new_with_index(index).mtu(mtu).build();
+    let set = netlink.handle().link().set(message).execute().await;
+    set.map_err(plain).with_context(|| format!("set the MTU to {mtu}"))
 }
 
 /// Takes a macvlan up and down again: up is when the kernel finds out whether its MAC is free on the parent. Meanwhile
@@ -226,16 +238,6 @@ pub async fn delete_ipv4(netlink: &Netlink, index: u32, (address, prefix): (Ipv4
         }
         _ => Ok(()),
     }
-}
-
-/// Makes `gateway` the default router. One outside the subnet is declared to be on the link.
-pub async fn default_route(netlink: &Netlink, index: u32, gateway: Ipv4Addr, on_link: bool) -> Result<()> {
-    let mut route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build();
-    if on_link {
-        route.header.flags |= rtnetlink::packet_route::route::RouteFlags::Onlink;
-    }
-    let add = netlink.handle().route().add(route).replace();
-    add.execute().await.map_err(plain).with_context(|| format!("set the default route to {gateway}"))
 }
 
 fn host_route(index: u32, to: Ipv4Addr, from: Ipv4Addr) -> RouteMessage {

@@ -16,6 +16,7 @@ mod leases;
 mod link;
 mod netns;
 mod record;
+mod route;
 mod sandbox;
 mod shim;
 mod view;
@@ -32,6 +33,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::report::{Fault, Kind};
 use crate::spec::Mac;
+use crate::spec::network::{ConflictCheck, OnTimeout};
 use crate::state::Records;
 use dhcp::Ports;
 use host::{Happening, Host};
@@ -51,12 +53,20 @@ pub struct Config {
     pub state: PathBuf,
     /// How long a container's start, or `reserve`, waits for a DHCP server.
     pub dhcp_timeout: Duration,
+    /// What a container's start does then; `reserve` always fails.
+    pub on_timeout: OnTimeout,
+    pub conflict_check: ConflictCheck,
 }
 
 impl Config {
-    /// With the usual patience: 10 s.
+    /// As `config.toml` says where it says nothing: 10 s.
     pub fn new(state: impl Into<PathBuf>) -> Config {
-        Config { state: state.into(), dhcp_timeout: Duration::from_secs(10) }
+        Config {
+            state: state.into(),
+            dhcp_timeout: Duration::from_secs(10),
+            on_timeout: OnTimeout::default(),
+            conflict_check: ConflictCheck::default(),
+        }
     }
 }
 
@@ -92,7 +102,7 @@ impl Lan {
         let parent = |record: &LeaseRecord| networks.get(&record.network).map(|n| n.parent.clone());
         let attached = kept.iter().filter_map(|record| {
             let endpoint = record.endpoint.as_ref().filter(|e| e.sandbox.is_some())?;
-            Some((parent(record)?, endpoint.address?.0))
+            Some((parent(record)?, endpoint.address()?))
         });
         let shims = Arc::new(Shims::new(host.clone(), attached));
         let in_use = networks.values().map(|n| n.parent.clone()).collect();
@@ -104,8 +114,13 @@ impl Lan {
             }
         }
 
-        let ground =
-            Arc::new(Ground { host: host.clone(), shims: shims.clone(), records, boot: clock::boot_id()? });
+        let ground = Arc::new(Ground {
+            host: host.clone(),
+            shims: shims.clone(),
+            records,
+            boot: clock::boot_id()?,
+            conflict_check: config.conflict_check,
+        });
         let ports = Ports::new(host.netns.clone(), host.netlink.clone());
         let leases = Arc::new(Leases::new(ground, ports));
         let lan = Arc::new(Lan {
@@ -161,7 +176,7 @@ impl Lan {
         self.host.parent(&network.parent).await?;
         let record = LeaseRecord::new(&network.id, mac, hostname, Tenure::Pinned);
         let handle = self.leases.open(record, &network.parent).await?;
-        handle.acquire(self.config.dhcp_timeout).await
+        handle.acquire(self.config.dhcp_timeout, OnTimeout::Fail).await
     }
 
     /// Gives the lease back to its server and forgets it. One that is not kept is no error.
@@ -182,13 +197,15 @@ impl Lan {
         self.leases.find(&Key::new(network, mac)).map(|handle| handle.watch())
     }
 
-    /// Waits until a container answers by the lease's address. Bound the wait yourself. Errors: the lease is not kept,
-    /// or was released meanwhile.
-    pub async fn live(&self, network: &str, mac: Mac) -> Result<LeaseView> {
+    /// Waits until a container has the interface; whether it has an address too the view says ([`LeaseView::is_live`]).
+    /// Bound the wait yourself. Errors: the lease is not kept, or was released meanwhile.
+    pub async fn attached(&self, network: &str, mac: Mac) -> Result<LeaseView> {
         let missing = || Fault::new(Kind::NotFound, format!("{mac} has no lease on network {network}"));
         let mut watch = self.watch(network, mac).ok_or_else(missing)?;
-        let live = watch.wait_for(LeaseView::is_live).await.map_err(|_released| missing())?;
-        Ok(live.clone())
+        // An address that is being confirmed again counts when it is.
+        let settled = |view: &LeaseView| view.attached && (view.is_live() || view.address.is_none());
+        let view = watch.wait_for(settled).await.map_err(|_released| missing())?;
+        Ok(view.clone())
     }
 
     /// The last things that happened to a lease, oldest first. Nothing if it is not kept.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::clock::Stamp;
 use super::lease::{Grant, Lease};
+use super::sandbox::Setting;
 use crate::spec::Mac;
 
 /// How many things a lease's journal remembers.
@@ -43,22 +44,20 @@ pub struct Endpoint {
     pub link: String,
     /// File of the sandbox's network namespace; nothing before Join.
     pub sandbox: Option<String>,
-    /// The address that dockerd, or we since, gave the interface.
-    pub address: Option<(Ipv4Addr, u8)>,
-    /// And the default router.
-    pub gateway: Option<Ipv4Addr>,
+    /// What dockerd, or we since, gave the interface.
+    #[serde(default)]
+    pub set: Option<Setting>,
 }
 
 impl Endpoint {
-    /// An endpoint whose interface has nothing yet.
-    pub fn new(id: &str, link: String, sandbox: Option<&str>) -> Endpoint {
-        Endpoint {
-            id: id.to_owned(),
-            link,
-            sandbox: sandbox.map(str::to_owned),
-            address: None,
-            gateway: None,
-        }
+    /// The interface's address, as far as we know.
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        self.set.as_ref().map(|set| set.address.0)
+    }
+
+    /// An endpoint whose interface has nothing yet and is in no sandbox.
+    pub fn new(id: &str, link: &str) -> Endpoint {
+        Endpoint { id: id.to_owned(), link: link.to_owned(), sandbox: None, set: None }
     }
 }
 

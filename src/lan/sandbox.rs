@@ -6,19 +6,35 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use futures_util::StreamExt as _;
 use rtnetlink::MulticastGroup;
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::host::{Happening, Host, without_ipv6};
+use super::lease::Route;
 use super::link::{self, Link};
 use super::netns::{Netlink, Netns};
+use super::route;
 use crate::spec::Mac;
 
 /// What an interface is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setting {
     pub address: (Ipv4Addr, u8),
-    pub gateway: Option<Ipv4Addr>,
+    /// Beside the kernel's own to the subnet.
+    pub routes: Vec<Route>,
+    /// Bytes; none: the parent's.
+    pub mtu: Option<u16>,
+}
+
+impl Setting {
+    /// In words.
+    pub fn says(&self) -> String {
+        let mtu = self.mtu.map(|mtu| format!("MTU {mtu}"));
+        let routes = self.routes.iter().map(Route::to_string);
+        let parts = [format!("{}/{}", self.address.0, self.address.1)].into_iter().chain(routes).chain(mtu);
+        parts.collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// A container's interface on the LAN, by its MAC, as Docker renames it.
@@ -73,23 +89,37 @@ impl Inside {
         self.netns.sysctl(setting, "0").await.or_else(without_ipv6)
     }
 
-    /// Replaces what was set by what is to be, without a moment in which the container has no address.
-    pub async fn change(&self, old: Option<Setting>, new: Option<Setting>) -> Result<()> {
+    /// Replaces what was set by what is to be, without a moment in which the container has no address. May be repeated
+    /// after it failed half-way. `parent_mtu`: what the interface has where the lease says nothing, and never more.
+    pub async fn change(&self, old: Option<&Setting>, new: Option<&Setting>, parent_mtu: u32) -> Result<()> {
         let (netlink, index) = (&self.netlink, self.link.index);
         if let Some(new) = new {
             // Else a second address of the same subnet goes with the first.
             let promote = format!("ipv4/conf/{}/promote_secondaries", self.link.name);
             self.netns.sysctl(promote, "1").await?;
             link::add_ipv4(netlink, index, new.address).await?;
-            if let Some(gateway) = new.gateway {
-                let (address, prefix) = new.address;
-                let on_link = !super::lease::grant::same_subnet(address, gateway, prefix);
-                link::default_route(netlink, index, gateway, on_link).await?;
+            if new.mtu != old.and_then(|old| old.mtu) {
+                let mtu = new.mtu.map_or(parent_mtu, |mtu| parent_mtu.min(mtu.into()));
+                link::set_mtu(netlink, index, mtu).await?;
+            }
+            for route in &new.routes {
+                route::set(netlink, index, new.address, route).await?;
+            }
+            let told = old.map(|old| old.routes.as_slice()).unwrap_or_default();
+            let present = route::ours(netlink, index).await?;
+            let to = |route: &Route| (route.destination, route.prefix);
+            for stale in present.iter().chain(told) {
+                match new.routes.iter().find(|wanted| to(wanted) == to(stale)) {
+                    // Replaced above.
+                    Some(_) => {}
+                    None => route::delete(netlink, index, stale).await?,
+                }
             }
         }
         if let Some(old) = old
             && new.is_none_or(|new| new.address != old.address)
         {
+            // With its last address the kernel takes the interface's routes away too.
             link::delete_ipv4(netlink, index, old.address).await?;
         }
         Ok(())

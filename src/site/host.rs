@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::text::Source;
 use crate::report::{Fault, Kind};
+use crate::spec::network::{ConflictCheck, OnTimeout};
 use crate::spec::{Limits, MacPrefix, Owner};
 
 /// Where the settings of a host are.
@@ -42,6 +43,10 @@ pub struct HostConfig {
     pub cgroup: String,
     /// How long to wait for an answer of the LAN's DHCP server, seconds.
     pub dhcp_timeout: u32,
+    /// What a container's start does then.
+    pub on_timeout: OnTimeout,
+    /// When an address is checked for another machine that uses it.
+    pub conflict_check: ConflictCheck,
     /// What the MACs begin with that moorage gives to containers; for LANs that know only registered ones.
     pub mac_prefix: MacPrefix,
 }
@@ -82,6 +87,8 @@ impl Default for HostConfig {
             limits: HostLimits::default(),
             cgroup: "moorage".into(),
             dhcp_timeout: 10,
+            on_timeout: OnTimeout::default(),
+            conflict_check: ConflictCheck::default(),
             mac_prefix: MacPrefix::default(),
         }
     }
@@ -215,6 +222,8 @@ mod tests {
             registries = ["other.corp"]
             capabilities = ["NET_ADMIN"]
             dhcp_timeout = 20
+            on_timeout = "fail"
+            conflict_check = "before"
             mac_prefix = "02:5e:10"
             [limits.default]
             memory = "8GiB"

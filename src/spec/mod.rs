@@ -4,6 +4,7 @@ pub mod archive;
 pub mod container;
 pub mod mac;
 pub mod name;
+pub mod network;
 pub mod plan;
 pub mod reference;
 pub mod size;

@@ -10,19 +10,16 @@ use moorage::lan::Lan;
 use moorage::spec::Mac;
 use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::world::{NETWORK, inside, sh};
 
+#[derive(Clone)]
 pub struct Dockerd {
     socket: PathBuf,
     directory: PathBuf,
-    serving: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Dockerd {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
+    /// The driver, where it is served from here. None: it is a process of its own.
+    _serving: Option<Arc<AbortOnDropHandle<()>>>,
 }
 
 /// A started container.
@@ -40,24 +37,33 @@ impl Dockerd {
         let listener = UnixListener::bind(&socket).unwrap();
         let router = lan.router();
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Dockerd { socket, directory, serving }
+        Dockerd { socket, directory, _serving: Some(Arc::new(AbortOnDropHandle::new(serving))) }
+    }
+
+    /// One that calls the driver of a daemon whose sockets are in `directory`.
+    pub fn of_process(directory: PathBuf) -> Dockerd {
+        Dockerd { socket: directory.join("plugin.sock"), directory, _serving: None }
     }
 
     /// One call with any body; status and answer.
     pub async fn post(&self, method: &str, body: impl Into<Bytes>) -> (u16, Value) {
-        let stream = UnixStream::connect(&self.socket).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        self.try_post(method, body).await.unwrap()
+    }
+
+    /// The same, where the connection may break.
+    async fn try_post(&self, method: &str, body: impl Into<Bytes>) -> anyhow::Result<(u16, Value)> {
+        let stream = UnixStream::connect(&self.socket).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         let request = hyper::Request::post(format!("/NetworkDriver.{method}"))
             .header("Host", "plugin")
             .header("Accept", "application/vnd.docker.plugins.v1.2+json")
             .body(Full::new(body.into()))
             .unwrap();
-        let response = sender.send_request(request).await.unwrap();
+        let response = sender.send_request(request).await?;
         let status = response.status().as_u16();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+        let body = response.into_body().collect().await?.to_bytes();
+        Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
     }
 
     /// One call; its answer, or what dockerd would show.
@@ -81,12 +87,12 @@ impl Dockerd {
 
     /// The answer to CreateEndpoint for one of moorage's own containers.
     pub async fn create_endpoint(&self, endpoint: &str, mac: Mac) -> Result<Value, String> {
-        let options = json!({
-            "com.docker.network.portmap": [],
-            "moorage.mac": mac.to_string(),
-            "moorage.hostname": "demo-main-ann",
-        });
-        self.call("CreateEndpoint", endpoint_body(endpoint, "", options)).await
+        self.call("CreateEndpoint", pinned_body(endpoint, mac)).await
+    }
+
+    /// The same, of a daemon that may be killed meanwhile.
+    pub async fn try_create_endpoint(&self, endpoint: &str, mac: Mac) -> anyhow::Result<Value> {
+        Ok(self.try_post("CreateEndpoint", pinned_body(endpoint, mac).to_string()).await?.1)
     }
 
     /// Starts a container that moorage pinned.
@@ -104,7 +110,7 @@ impl Dockerd {
 
     /// Join, and then what dockerd does: take the link, give it name, address and route, IPv6 off, up.
     pub async fn join(&self, endpoint: &str, created: &Value) -> Container {
-        let address = created["Interface"]["Address"].as_str().unwrap().to_owned();
+        let address = created["Interface"]["Address"].as_str().unwrap_or_default().to_owned();
         let mac = created["Interface"].get("MacAddress").map(|mac| mac.as_str().unwrap().to_owned());
         let sandbox = self.directory.join(format!("sandbox-{endpoint}"));
         let body =
@@ -120,7 +126,9 @@ impl Dockerd {
         inside(&sandbox, "sh -c 'echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6'");
         sh(&format!("ip link set {link} netns {}", sandbox.display()));
         inside(&sandbox, &format!("ip link set {link} down name eth0"));
-        inside(&sandbox, &format!("ip address add {address} dev eth0"));
+        if !address.is_empty() {
+            inside(&sandbox, &format!("ip address add {address} dev eth0"));
+        }
         inside(&sandbox, "ip link set lo up");
         inside(&sandbox, "ip link set eth0 up");
         if let Some(gateway) = joined["Gateway"].as_str() {
@@ -162,6 +170,15 @@ impl Container {
     pub fn addresses(&self) -> String {
         self.sh("ip -brief -4 address show dev eth0")
     }
+}
+
+fn pinned_body(endpoint: &str, mac: Mac) -> Value {
+    let options = json!({
+        "com.docker.network.portmap": [],
+        "moorage.mac": mac.to_string(),
+        "moorage.hostname": "demo-main-ann",
+    });
+    endpoint_body(endpoint, "", options)
 }
 
 fn endpoint_body(endpoint: &str, mac: &str, options: Value) -> Value {

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use moorage::lan::Config;
 use moorage::report::{Fault, Kind};
+use moorage::spec::network::OnTimeout;
 use serde_json::json;
 
 use crate::dockerd::Dockerd;
@@ -12,7 +14,13 @@ use crate::world::{self, MAC, NETWORK, PARENT, SOON, sh, until};
 #[test]
 fn without_a_server_the_start_fails_in_time_and_says_what_to_check() {
     world::run(|world| async move {
-        let lan = world.start_patient(Duration::from_millis(700)).await;
+        let lan = world
+            .start_with(Config {
+                dhcp_timeout: Duration::from_millis(700),
+                on_timeout: OnTimeout::Fail,
+                ..Config::new(world.path("state"))
+            })
+            .await;
         let dockerd = Dockerd::new(&lan, world.path("")).await;
         dockerd.create_network(NETWORK, PARENT).await.unwrap();
         let began = Instant::now();

@@ -36,6 +36,15 @@ impl Drop for World {
 
 /// Runs a test in a world of its own.
 pub fn run<F: Future<Output = ()>>(test: impl FnOnce(World) -> F) {
+    run_within(Duration::from_secs(80), test);
+}
+
+/// The same for a test of the soak run.
+pub fn run_long<F: Future<Output = ()>>(test: impl FnOnce(World) -> F) {
+    run_within(Duration::from_secs(600), test);
+}
+
+fn run_within<F: Future<Output = ()>>(limit: Duration, test: impl FnOnce(World) -> F) {
     assert!(rustix::process::geteuid().is_root(), "the tests of the LAN driver need root");
     // This thread's and its children's only: nothing of it is seen outside, and all of it ends with the test.
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).unwrap();
@@ -47,7 +56,7 @@ pub fn run<F: Future<Output = ()>>(test: impl FnOnce(World) -> F) {
     world.plug_in();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(80), test(world)).await.expect("the test hangs");
+        tokio::time::timeout(limit, test(world)).await.expect("the test hangs");
     });
 }
 
@@ -69,6 +78,12 @@ impl World {
     pub fn plug_in(&self) {
         let lan = self.path("lan");
         sh(&format!("ip link add {PARENT} type veth peer name {LAN} netns {}", lan.display()));
+        self.set_up_ends();
+    }
+
+    /// Host's and LAN's interface with their addresses, up.
+    pub fn set_up_ends(&self) {
+        let lan = self.path("lan");
         sh(&format!("ip address add {HOST_ADDRESS}/24 dev {PARENT}"));
         sh(&format!("ip link set {PARENT} up"));
         inside(&lan, &format!("ip address add {SERVER_ADDRESS}/24 dev {LAN}"));
@@ -86,7 +101,10 @@ impl World {
     }
 
     pub async fn start_patient(&self, dhcp_timeout: Duration) -> Arc<Lan> {
-        let config = Config { state: self.path("state"), dhcp_timeout };
+        self.start_with(Config { dhcp_timeout, ..Config::new(self.path("state")) }).await
+    }
+
+    pub async fn start_with(&self, config: Config) -> Arc<Lan> {
         Lan::start(config).await.unwrap()
     }
 
@@ -103,6 +121,8 @@ impl World {
         let mut names: Vec<String> = std::fs::read_dir(self.path("state/leases"))
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            // Half-written when the daemon was killed; the next one clears it away when it starts.
+            .filter(|name| !name.starts_with('.'))
             .collect();
         names.sort();
         names
@@ -111,8 +131,18 @@ impl World {
 
 /// Waits until the lease is as wanted, by its events.
 pub async fn until(lan: &Lan, mac: Mac, wanted: impl FnMut(&LeaseView) -> bool) -> LeaseView {
+    until_within(SOON, lan, mac, wanted).await
+}
+
+/// The same, for as long as that.
+pub async fn until_within(
+    limit: Duration,
+    lan: &Lan,
+    mac: Mac,
+    wanted: impl FnMut(&LeaseView) -> bool,
+) -> LeaseView {
     let mut watch = lan.watch(NETWORK, mac).expect("the lease is kept");
-    let view = tokio::time::timeout(SOON, watch.wait_for(wanted)).await;
+    let view = tokio::time::timeout(limit, watch.wait_for(wanted)).await;
     match view {
         Ok(view) => view.unwrap().clone(),
         Err(_) => panic!("still {:?}, {:?}", lan.leases(), lan.journal(NETWORK, mac).await),

@@ -9,7 +9,7 @@ use dhcproto::v4::MessageType;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Offer;
-use crate::lan::dhcp::{Ear, Port};
+use crate::lan::dhcp::{Ear, Heard, Port};
 use crate::lan::lease::{Answer, Identity, Packet, To};
 use crate::spec::Mac;
 
@@ -46,7 +46,7 @@ fn packet(xid: u32, secs: u16) -> Packet {
 async fn gather(ear: &mut Ear, xid: u32, until: Instant, offers: &mut Vec<Offer>) {
     loop {
         match timeout_at(until, ear.recv()).await {
-            Ok(Some(reply)) if reply.xid == xid && reply.answer == Answer::Offer => {
+            Ok(Some(Heard::Reply(reply))) if reply.xid == xid && reply.answer == Answer::Offer => {
                 let Some(grant) = reply.grant else { continue };
                 if !offers.iter().any(|offer| offer.server == grant.server) {
                     offers.push(Offer { server: grant.server, address: grant.address, via: grant.via });

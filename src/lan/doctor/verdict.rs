@@ -207,6 +207,7 @@ mod tests {
                 kind: None,
                 parent: None,
                 master: None,
+                mtu: 1500,
             }),
             carrier: true,
             promiscuous: false,

@@ -10,9 +10,11 @@ use super::protocol::{
 };
 use crate::lan::Lan;
 use crate::lan::host::link_name;
+use crate::lan::lease::Route;
 use crate::lan::lease::grant::same_subnet;
 use crate::lan::leases::Handle;
 use crate::lan::record::{Endpoint, Key, LeaseRecord, Tenure};
+use crate::lan::sandbox::Setting;
 use crate::lan::view::LeaseView;
 use crate::report::{Fault, Kind};
 use crate::spec::Mac;
@@ -29,21 +31,23 @@ pub async fn create(lan: Arc<Lan>, request: CreateEndpoint) -> Result<CreatedEnd
 
     let claimed = async {
         let address = async {
-            let bound = handle.acquire(lan.config.dhcp_timeout).await?;
-            handle.claim(Endpoint::new(&request.endpoint, link.clone(), None)).await?;
-            anyhow::Ok(bound)
+            let bound = handle.acquire(lan.config.dhcp_timeout, lan.config.on_timeout).await?;
+            let set = told(&bound);
+            handle.claim(Endpoint { set: set.clone(), ..Endpoint::new(&request.endpoint, &link) }).await?;
+            anyhow::Ok(set)
         };
-        let (_, bound) = tokio::try_join!(lan.host.hold(&link, asked.mac, &network.parent), address)?;
-        anyhow::Ok(bound)
+        let (_, set) = tokio::try_join!(lan.host.hold(&link, asked.mac, &network.parent), address)?;
+        anyhow::Ok(set)
     };
-    let bound = match claimed.await {
-        Ok(bound) => bound,
+    let set = match claimed.await {
+        Ok(set) => set,
         Err(error) => {
             // dockerd sends no DeleteEndpoint for what it could not create.
             if let Err(more) = lan.host.discard(&link).await {
                 tracing::warn!(%link, "left behind: {more:#}");
             }
             let _ = handle.leave(&request.endpoint).await;
+            handle.forget();
             if asked.tenure == Tenure::Invented {
                 let _ = handle.release().await;
             }
@@ -51,13 +55,17 @@ pub async fn create(lan: Arc<Lan>, request: CreateEndpoint) -> Result<CreatedEnd
         }
     };
     lan.endpoints().insert(request.endpoint, key);
-    let address = match (bound.address, bound.prefix) {
-        (Some(address), Some(prefix)) => format!("{address}/{prefix}"),
-        _ => return Err(Fault::new(Kind::Failed, "the lease was lost in this moment; try again").into()),
-    };
+    // Without one dockerd leaves the interface without: it gets its address later.
+    let address = set.map(|set| format!("{}/{}", set.address.0, set.address.1)).unwrap_or_default();
     // dockerd takes it amiss if it is told a MAC that it said itself.
     let mac_address = if asked.told { String::new() } else { asked.mac.to_string() };
     Ok(CreatedEndpoint { interface: Interface { address, mac_address } })
+}
+
+/// What dockerd will give the interface; nothing while there is no address.
+fn told(view: &LeaseView) -> Option<Setting> {
+    let address = (view.address?, view.prefix?);
+    view.state.is_bound().then_some(Setting { address, routes: Vec::new(), mtu: None })
 }
 
 /// What a request asks for.
@@ -120,22 +128,33 @@ pub async fn join(lan: Arc<Lan>, request: Join) -> Result<Joined> {
         lan.host.hold(&link, key.mac, &view.parent).await?;
     }
     let sandbox = request.sandbox_key;
-    handle.claim(Endpoint::new(&request.endpoint, link.clone(), Some(&sandbox))).await?;
+    let known = handle.record().await?.endpoint.filter(|known| known.id == request.endpoint);
+    let mut set = known.and_then(|known| known.set);
+    // A router of another subnet would make dockerd fail, if the lease has changed since CreateEndpoint.
+    let gateway = view.gateway.filter(|_| set.as_ref().map(|set| set.address.0) == view.address);
+    if let Some(set) = &mut set {
+        set.routes = gateway.map(Route::default_by).into_iter().collect();
+    }
+    let joined = joined(link.clone(), set.as_ref());
+    let endpoint =
+        Endpoint { set, sandbox: Some(sandbox.clone()), ..Endpoint::new(&request.endpoint, &link) };
+    handle.claim(endpoint).await?;
     let happenings = lan.host.happenings();
-    lan.await_arrival(handle, happenings, (request.endpoint, link.clone(), sandbox));
-    Ok(joined(link, &view))
+    lan.await_arrival(handle, happenings, (request.endpoint, link, sandbox));
+    Ok(joined)
 }
 
-fn joined(link: String, view: &LeaseView) -> Joined {
+fn joined(link: String, set: Option<&Setting>) -> Joined {
+    let gateway = set.and_then(|set| set.routes.first()).map(|route| route.router);
     let mut static_routes = Vec::new();
-    if let (Some(address), Some(prefix), Some(gateway)) = (view.address, view.prefix, view.gateway)
-        && !same_subnet(address, gateway, prefix)
+    if let (Some(Setting { address: (address, prefix), .. }), Some(gateway)) = (set, gateway)
+        && !same_subnet(*address, gateway, *prefix)
     {
         static_routes.push(StaticRoute { destination: format!("{gateway}/32"), route_type: 1 });
     }
     Joined {
         interface_name: InterfaceName { src_name: link, dst_prefix: "eth" },
-        gateway: view.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+        gateway: gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
         static_routes,
         disable_gateway_service: true,
     }

@@ -59,27 +59,27 @@ impl Keeper {
         matches!(link::by_name(&self.ground.host.netlink, link).await, Ok(Some(_)))
     }
 
-    pub(super) async fn claim(&mut self, mut endpoint: Endpoint) -> Result<()> {
+    pub(super) async fn claim(&mut self, endpoint: Endpoint) -> Result<()> {
         let taken_over = self.record.endpoint.as_ref().is_some_and(|former| former.id != endpoint.id);
         if taken_over {
             // dockerd crashed and never said that the former one ended.
             self.forget_endpoint().await;
             self.happen(Event::Parked).await;
         }
-        let known = self.record.endpoint.take();
-        // What dockerd was told at CreateEndpoint is what it will set.
-        let told = known.as_ref().and_then(|e| e.address).or(self.setting().map(|s| s.address));
-        let gateway = known.and_then(|e| e.gateway).or(self.setting().and_then(|s| s.gateway));
-        (endpoint.address, endpoint.gateway) = (told, gateway);
-        match (&endpoint.sandbox, told) {
-            (None, _) => self.record.note("given to a container"),
+        match (&endpoint.sandbox, endpoint.address()) {
+            (None, Some(_)) => self.record.note("given to a container"),
+            (None, None) => self.record.note("a container starts without an address, until a server answers"),
             // Already now, so that the host reaches the container as soon as the engine says that it runs.
-            (Some(_), Some((address, _))) => self.reach(None, Some(address)).await,
+            (Some(_), Some(address)) => self.reach(None, Some(address)).await,
             (Some(_), None) => {}
         }
         self.record.endpoint = Some(endpoint);
         self.fresh = false;
         self.dirty = true;
+        if self.machine.deadline().is_none() && self.machine.lease().is_none() {
+            // The search ended with the former container's.
+            self.happen(Event::Start).await;
+        }
         self.save().await
     }
 
@@ -108,7 +108,7 @@ impl Keeper {
         self.fresh = false;
         if let Some(endpoint) = self.record.endpoint.take() {
             self.dirty = true;
-            if let Some((address, _)) = endpoint.address
+            if let Some(address) = endpoint.address()
                 && let Err(error) = self.ground.shims.leave(self.port.parent(), address).await
             {
                 self.record.note(format!("{error:#}"));

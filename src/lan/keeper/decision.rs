@@ -36,16 +36,20 @@ impl Keeper {
                 }
             }
         }
-        if let Err(error) = self.timer.set(self.machine.deadline()) {
-            tracing::error!(lease = %self.key.file(), "{error:#}");
-        }
         if moved {
             self.catch_up().await;
+        }
+        self.stand_guard().await;
+        let next = [self.machine.deadline(), self.guard.deadline()].into_iter().flatten().min();
+        if let Err(error) = self.timer.set(next) {
+            tracing::error!(lease = %self.key.file(), "{error:#}");
         }
         if let Err(error) = self.save().await {
             tracing::error!(lease = %self.key.file(), "{error:#}");
         }
-        if self.machine.state().is_bound() && self.machine.lease().is_some() {
+        if let Some(setting) = self.setting()
+            && self.may_be_used(setting.address.0)
+        {
             let view = self.view.borrow().clone();
             for waiter in self.waiting.drain(..) {
                 let _ = waiter.send(Ok(view.clone()));
@@ -58,12 +62,15 @@ impl Keeper {
         let sent = self.port.send(&identity, packet).await;
         tracing::debug!(lease = %self.key.file(), ?packet, ok = sent.is_ok(), "sent");
         if let Err(error) = sent {
-            let text = format!("{error:#}");
-            // A parent that is away stays away for many tries.
-            if self.record.journal.last().is_none_or(|last| last.text != text) {
-                self.record.note(text);
-                self.dirty = true;
-            }
+            self.complain(format!("{error:#}"));
+        }
+    }
+
+    /// Notes what is wrong, once in a row: a parent that is away stays away for many tries.
+    pub(super) fn complain(&mut self, text: String) {
+        if self.record.journal.last().is_none_or(|last| last.text != text) {
+            self.record.note(text);
+            self.dirty = true;
         }
     }
 

@@ -2,7 +2,10 @@
 
 use std::net::Ipv4Addr;
 
+use anyhow::Result;
+
 use super::Keeper;
+use crate::lan::link;
 use crate::lan::sandbox::{Inside, Setting};
 
 impl Keeper {
@@ -11,7 +14,8 @@ impl Keeper {
         let usable = self.machine.state().is_bound();
         self.machine.lease().filter(|_| usable).map(|lease| Setting {
             address: (lease.grant.address, lease.grant.prefix),
-            gateway: lease.grant.gateway(),
+            routes: lease.grant.ways(),
+            mtu: lease.grant.mtu,
         })
     }
 
@@ -26,28 +30,41 @@ impl Keeper {
             (new, _) => new,
         };
         let Some(endpoint) = self.record.endpoint.clone() else { return };
-        let old = endpoint.address.map(|address| Setting { address, gateway: endpoint.gateway });
+        let old = endpoint.set;
         if old != new
             && let Some(sandbox) = &endpoint.sandbox
         {
-            let changed = match Inside::find(sandbox, self.record.mac).await {
-                Ok(Some(inside)) => inside.change(old, new).await,
-                Ok(None) => return,
-                Err(error) => Err(error),
-            };
-            match changed {
-                Ok(()) => self.record.note("the container's interface was changed to it"),
-                Err(error) => {
-                    self.record.note(format!("the container's interface was not changed: {error:#}"))
+            match self.change(sandbox, (old.as_ref(), new.as_ref())).await {
+                Ok(false) => return,
+                Ok(true) => {
+                    let now = new.as_ref().map_or_else(|| "no address".to_owned(), Setting::says);
+                    self.record.note(format!("the container's interface has {now}"));
+                    if let Some(endpoint) = &mut self.record.endpoint {
+                        endpoint.set.clone_from(&new);
+                    }
+                    self.dirty = true;
                 }
+                // The next renewal tries again.
+                Err(error) => self.complain(format!("the container's interface was not changed: {error:#}")),
             }
-            if let Some(endpoint) = &mut self.record.endpoint {
-                endpoint.address = new.map(|new| new.address);
-                endpoint.gateway = new.and_then(|new| new.gateway);
-            }
-            self.dirty = true;
         }
         self.reach(old.map(|old| old.address.0), new.map(|new| new.address.0)).await;
+    }
+
+    /// False: there is no such interface any more.
+    async fn change(
+        &mut self,
+        sandbox: &str,
+        (old, new): (Option<&Setting>, Option<&Setting>),
+    ) -> Result<bool> {
+        let Some(inside) = Inside::find(sandbox, self.record.mac).await? else { return Ok(false) };
+        let parent = link::by_name(&self.ground.host.netlink, self.port.parent()).await?;
+        let most = parent.map_or(u32::from(u16::MAX), |parent| parent.mtu);
+        if let Some(mtu) = new.and_then(|new| new.mtu).filter(|mtu| u32::from(*mtu) > most) {
+            self.complain(format!("the server wants an MTU of {mtu}, and {} has {most}", self.port.parent()));
+        }
+        inside.change(old, new, most).await?;
+        Ok(true)
     }
 
     pub(super) async fn reach(&mut self, old: Option<Ipv4Addr>, new: Option<Ipv4Addr>) {

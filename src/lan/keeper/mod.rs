@@ -1,25 +1,28 @@
 //! The task that keeps one lease: it feeds the machine with what happens and does what the machine says.
 //!
 //! Here is its loop and what it is told; `container` follows the container that uses the lease, `decision` carries out
-//! what the machine decides, `interface` makes the container's interface so, `memory` writes down and shows.
+//! what the machine decides, `guarding` proves the address, `interface` makes the container's interface so, `memory` writes down and shows.
 
 mod container;
 mod decision;
+mod guarding;
 mod interface;
 mod memory;
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use anyhow::Result;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::clock::Timer;
-use super::dhcp::{Ear, Port};
+use super::clock::{Boottime, Timer};
+use super::dhcp::{Ear, Heard, Port};
 use super::host::Host;
-use super::lease::{Event, Machine};
+use super::lease::{Event, Guard, Machine};
 use super::record::{Endpoint, Key, LeaseRecord, Tenure};
 use super::shim::Shims;
 use super::view::LeaseView;
+use crate::spec::network::ConflictCheck;
 use crate::state::Records;
 
 /// What all keepers share.
@@ -29,6 +32,7 @@ pub struct Ground {
     pub records: Records<LeaseRecord>,
     /// This boot's identity.
     pub boot: String,
+    pub conflict_check: ConflictCheck,
 }
 
 /// No server answered in time, and no lease is left that could be used.
@@ -62,6 +66,9 @@ pub struct Keeper {
     key: Key,
     record: LeaseRecord,
     machine: Machine,
+    guard: Guard,
+    /// The address that nobody else was found to have.
+    proved: Option<Ipv4Addr>,
     /// Bound since the last container left, so that the next one needs no packet.
     fresh: bool,
     port: Arc<Port>,
@@ -95,6 +102,8 @@ impl Keeper {
             key: Key::new(&record.network, record.mac),
             ear: port.listen(record.mac),
             timer: Timer::new()?,
+            guard: Guard::new(record.mac),
+            proved: None,
             fresh: false,
             waiting: Vec::new(),
             dirty: record.journal.is_empty(),
@@ -121,15 +130,18 @@ impl Keeper {
         loop {
             // Answers to an Acquire that nobody waits for any more.
             self.waiting.retain(|waiter| !waiter.is_closed());
-            let event = tokio::select! {
+            tokio::select! {
                 expired = self.timer.expired() => match expired {
-                    Ok(()) => Event::Timer,
+                    Ok(()) => self.wake().await,
                     Err(error) => {
                         tracing::error!(lease = %self.key.file(), "{error:#}");
                         return;
                     }
                 },
-                Some(reply) = self.ear.recv() => Event::Reply(Box::new(reply)),
+                Some(heard) = self.ear.recv() => match heard {
+                    Heard::Reply(reply) => self.happen(Event::Reply(reply)).await,
+                    Heard::Arp(arp) => self.heard(&arp).await,
+                },
                 command = self.commands.recv() => match command {
                     // The table dropped us: this process ends, and the lease goes on.
                     None => return,
@@ -138,11 +150,7 @@ impl Keeper {
                         Then::End => return,
                     },
                 },
-            };
-            if event == Event::Timer {
-                self.look_for_the_container().await;
             }
-            self.happen(event).await;
             if self.machine.deadline().is_none() && self.machine.lease().is_none() && self.is_idle() {
                 // A foreign container's lease ran out while it was stopped.
                 let _ = self.erase().await;
@@ -151,13 +159,25 @@ impl Keeper {
         }
     }
 
+    /// The alarm has gone off: the machine's, the guard's, or both.
+    async fn wake(&mut self) {
+        self.look_out().await;
+        if self.machine.deadline().is_some_and(|at| Boottime::now() >= at) {
+            self.look_for_the_container().await;
+        }
+        self.happen(Event::Timer).await;
+    }
+
     async fn obey(&mut self, command: Command) -> Then {
         match command {
             Command::Acquire(answer) => self.acquire(answer).await,
             Command::Deadline => {
                 self.happen(Event::Deadline).await;
-                for waiter in self.waiting.drain(..) {
-                    let _ = waiter.send(Err(Unanswered));
+                // On a strict site an address that a server gave is still being proved, which ends by itself.
+                if !self.is_usable() {
+                    for waiter in self.waiting.drain(..) {
+                        let _ = waiter.send(Err(Unanswered));
+                    }
                 }
             }
             Command::Describe(hostname, tenure) => {
@@ -197,13 +217,17 @@ impl Keeper {
         Then::Continue
     }
 
+    /// Whether there is an address by the machine's word.
+    fn is_usable(&self) -> bool {
+        self.machine.state().is_bound() && self.machine.lease().is_some()
+    }
+
     fn is_idle(&self) -> bool {
         self.record.endpoint.is_none() && self.waiting.is_empty()
     }
 
     async fn acquire(&mut self, answer: oneshot::Sender<Result<LeaseView, Unanswered>>) {
-        let usable = self.machine.state().is_bound() && self.machine.lease().is_some();
-        if usable && (self.fresh || self.machine.attached()) {
+        if self.is_usable() && (self.fresh || self.machine.attached()) {
             let _ = answer.send(Ok(self.view.borrow().clone()));
             return;
         }

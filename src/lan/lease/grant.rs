@@ -1,5 +1,6 @@
 //! What a DHCP server granted, and for how long.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -18,6 +19,27 @@ pub struct Route {
     pub prefix: u8,
     /// Unspecified: on the link itself.
     pub router: Ipv4Addr,
+}
+
+impl Route {
+    /// To everywhere.
+    pub fn default_by(router: Ipv4Addr) -> Route {
+        Route { destination: Ipv4Addr::UNSPECIFIED, prefix: 0, router }
+    }
+
+    pub fn is_default(&self) -> bool {
+        self.prefix == 0
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.is_default(), self.router.is_unspecified()) {
+            (true, false) => write!(f, "default via {}", self.router),
+            (_, false) => write!(f, "{}/{} via {}", self.destination, self.prefix, self.router),
+            (_, true) => write!(f, "{}/{} on the link", self.destination, self.prefix),
+        }
+    }
 }
 
 /// The content of an ACK. Times are seconds from the request it answers.
@@ -54,9 +76,24 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// The routes that its holder needs beside the one to its own subnet, one for each destination, those on the link
+    /// first, as others may lead through them. Where option 121 is there, option 3 does not count (RFC 3442).
+    pub fn ways(&self) -> Vec<Route> {
+        let by_routers = || self.routers.iter().find(|r| !r.is_unspecified()).map(|r| Route::default_by(*r));
+        let mut ways: Vec<Route> = Vec::new();
+        for route in self.routes.iter().cloned().chain(by_routers().filter(|_| self.routes.is_empty())) {
+            let same = |other: &Route| (other.destination, other.prefix) == (route.destination, route.prefix);
+            if !ways.iter().any(same) {
+                ways.push(route);
+            }
+        }
+        ways.sort_by_key(|route| !route.router.is_unspecified());
+        ways
+    }
+
     /// The router of the default route.
     pub fn gateway(&self) -> Option<Ipv4Addr> {
-        self.routers.iter().copied().find(|r| !r.is_unspecified())
+        self.ways().iter().find(|way| way.is_default()).map(|way| way.router).filter(|r| !r.is_unspecified())
     }
 
     /// Whether `other` can be reached on the link without a router.
@@ -103,5 +140,27 @@ impl Lease {
 
     pub fn expired(&self, now: Boottime) -> bool {
         self.expiry().is_some_and(|end| now >= end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(last: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 0, 0, last)
+    }
+
+    #[test]
+    fn classless_routes_replace_the_router() {
+        let mut grant = super::super::tests::grant(ip(50));
+        assert_eq!((grant.gateway(), grant.ways()), (Some(ip(1)), vec![Route::default_by(ip(1))]));
+        let net = |third, router| Route { destination: Ipv4Addr::new(10, 9, third, 0), prefix: 24, router };
+        grant.routes = vec![net(1, ip(2)), net(2, Ipv4Addr::UNSPECIFIED), net(1, ip(3))];
+        assert_eq!(grant.gateway(), None);
+        assert_eq!(grant.ways(), [net(2, Ipv4Addr::UNSPECIFIED), net(1, ip(2))]);
+        grant.routes.push(Route::default_by(ip(9)));
+        assert_eq!(grant.gateway(), Some(ip(9)));
+        assert_eq!(grant.ways()[2].to_string(), "default via 10.0.0.9");
     }
 }

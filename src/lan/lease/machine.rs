@@ -15,12 +15,18 @@ use super::packet::{Packet, To};
 use super::reply::{Answer, Reply};
 use super::retry::{backoff, halfway};
 use crate::lan::clock::Boottime;
+use crate::spec::Mac;
 
 /// Unanswered transmissions before a REQUEST for an offer is given up for a new DISCOVER (RFC 2131, 3.1: "four times,
 /// for a total delay of 60 seconds").
 const REQUEST_TRIES: u32 = 4;
 /// Unanswered INIT-REBOOT requests before a lease that is still good is used as it is (RFC 2131, 3.2).
 const REBOOT_TRIES: u32 = 2;
+
+/// RFC 2131, 3.1.5, and RFC 5227, 1.1.
+const AFTER_DECLINE: Duration = Duration::from_secs(10);
+const MAX_CONFLICTS: u32 = 10;
+const RATE_LIMIT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Where a lease stands (RFC 2131, figure 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +65,10 @@ pub enum Event {
     Attached,
     /// No container has it now.
     Parked,
+    /// The address turned out to be used by this other machine.
+    Conflict(Mac),
+    /// The address turned out to be used by nobody else.
+    Clear,
     /// Nobody will want it again.
     Release,
 }
@@ -104,6 +114,8 @@ pub struct Machine {
     exchange: Exchange,
     /// NAKs since the last ACK.
     naks: u32,
+    /// Addresses that others used, since the last one that was ours alone.
+    conflicts: u32,
     wake: Option<Boottime>,
 }
 
@@ -120,6 +132,7 @@ impl Machine {
             keeps,
             exchange: Exchange { xid: 0, began: zero, requested: zero, tries: 0 },
             naks: 0,
+            conflicts: 0,
             wake: None,
         }
     }
@@ -160,8 +173,14 @@ impl Machine {
                 self.attached = event == Event::Attached;
                 if self.state == State::Bound {
                     self.rest(now, dice, &mut out);
+                } else if !self.attached && !self.keeps && self.lease.is_none() {
+                    // It was still looking for an address, for a container that nobody will tell it of again.
+                    self.state = State::Init;
+                    self.wake = None;
                 }
             }
+            Event::Conflict(by) => self.conflict(by, now, dice, &mut out),
+            Event::Clear => self.conflicts = 0,
             Event::Release => self.release(dice, &mut out),
         }
         out
@@ -299,6 +318,31 @@ impl Machine {
         // A server that offers and then refuses must not be asked as fast as it answers.
         self.state = State::Init;
         self.wake = Some(now.after(backoff(self.naks - 2, dice)));
+    }
+
+    /// Somebody else uses the address (RFC 2131, 3.1.5): the server learns it and grants another.
+    fn conflict(&mut self, by: Mac, now: Boottime, dice: u32, out: &mut Vec<Action>) {
+        let Some(Lease { grant, .. }) = self.lease.take() else { return };
+        out.push(Action::Send(Packet {
+            kind: MessageType::Decline,
+            xid: dice,
+            secs: 0,
+            ciaddr: Ipv4Addr::UNSPECIFIED,
+            requested: Some(grant.address),
+            server: Some(grant.server),
+            to: To::Everybody,
+        }));
+        out.push(Action::Lost { address: grant.address, why: format!("{by} uses it too") });
+        self.wish = None;
+        self.offer = None;
+        self.conflicts += 1;
+        if self.conflicts == 1 {
+            return self.discover(now, dice, out);
+        }
+        // "SHOULD wait a minimum of ten seconds" against loops; RFC 5227, 2.1.1: after ten, a minute.
+        self.state = State::Init;
+        let wait = if self.conflicts < MAX_CONFLICTS { AFTER_DECLINE } else { RATE_LIMIT_INTERVAL };
+        self.wake = Some(now.after(wait));
     }
 
     /// No server answers, and the lease is still good.

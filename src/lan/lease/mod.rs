@@ -2,6 +2,7 @@
 //! disk: events and the time go in, actions come out.
 
 pub mod grant;
+pub mod guard;
 pub mod machine;
 pub mod packet;
 pub mod reply;
@@ -10,6 +11,7 @@ mod retry;
 mod tests;
 
 pub use grant::{Grant, Lease, Route};
+pub use guard::{Arp, Guard, Step};
 pub use machine::{Action, Event, Machine, State};
 pub use packet::{Identity, Packet, To};
 pub use reply::{Answer, Reply};

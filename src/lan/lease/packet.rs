@@ -1,4 +1,4 @@
-//! What we say: DISCOVER, REQUEST in its four forms, RELEASE (RFC 2131, table 5).
+//! What we say: DISCOVER, REQUEST in its four forms, DECLINE, RELEASE (RFC 2131, table 5).
 
 use std::net::Ipv4Addr;
 
@@ -67,7 +67,7 @@ impl Packet {
         if let Some(server) = self.server {
             options.insert(DhcpOption::ServerIdentifier(server));
         }
-        if self.kind != MessageType::Release {
+        if !matches!(self.kind, MessageType::Release | MessageType::Decline) {
             options.insert(DhcpOption::MaxMessageSize(1500));
             options.insert(DhcpOption::ParameterRequestList(wanted()));
             if !identity.hostname.is_empty() {

@@ -64,6 +64,11 @@ impl Reply {
     }
 }
 
+/// More routes than a LAN has. A message could carry hundreds, each of which the kernel would be asked for.
+const MOST_ROUTES: usize = 64;
+/// The least MTU that is believed: what every IPv4 host must take (RFC 791). Less breaks what the container does.
+const LEAST_MTU: u16 = 576;
+
 /// The options that `Said::take` understands.
 const USED: [OptionCode; 13] = [
     OptionCode::MessageType,
@@ -133,11 +138,12 @@ impl Said {
                     .filter_map(|n| text(n.to_string().trim_end_matches('.').as_bytes()))
                     .collect();
             }
-            DhcpOption::InterfaceMtu(mtu) => self.mtu = Some(mtu),
+            DhcpOption::InterfaceMtu(mtu) => self.mtu = Some(mtu).filter(|mtu| *mtu >= LEAST_MTU),
             DhcpOption::NtpServers(servers) => self.ntp = servers,
             DhcpOption::ClasslessStaticRoute(routes) => {
                 self.routes = routes
                     .into_iter()
+                    .take(MOST_ROUTES)
                     .map(|(net, router)| Route {
                         destination: net.network(),
                         prefix: net.prefix_len(),
@@ -248,7 +254,10 @@ mod tests {
             DhcpOption::DomainSearch(vec!["a.example".parse::<Name>().unwrap()]),
             DhcpOption::InterfaceMtu(9000),
             DhcpOption::NtpServers(vec![SERVER]),
-            DhcpOption::ClasslessStaticRoute(vec![("10.9.0.0/16".parse().unwrap(), SERVER)]),
+            DhcpOption::ClasslessStaticRoute(vec![
+                ("10.9.0.0/16".parse().unwrap(), SERVER),
+                ("0.0.0.0/0".parse().unwrap(), SERVER),
+            ]),
         ]);
         assert_eq!((grant.prefix, grant.t1, grant.t2), (22, 1800, 3150));
         assert_eq!(grant.gateway(), Some(SERVER));
@@ -257,7 +266,7 @@ mod tests {
         assert_eq!(grant.search, ["a.example"]);
         assert_eq!(grant.mtu, Some(9000));
         let route = Route { destination: Ipv4Addr::new(10, 9, 0, 0), prefix: 16, router: SERVER };
-        assert_eq!(grant.routes, [route]);
+        assert_eq!(grant.routes, [route, Route::default_by(SERVER)]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ const T1: u64 = 1800;
 const T2: u64 = 3150;
 const END: u64 = 3600;
 
-fn grant(address: Ipv4Addr) -> Grant {
+pub fn grant(address: Ipv4Addr) -> Grant {
     Grant {
         address,
         prefix: 24,
@@ -275,6 +275,51 @@ fn a_release_goes_to_the_server_and_ends_it() {
 }
 
 #[test]
+fn an_address_of_somebody_else_s_is_declined_and_another_asked_for() {
+    let mut bench = Bench::bound(true);
+    let actions = bench.on(Event::Conflict(VIA), 5);
+    let Action::Send(decline) = &actions[0] else { panic!("{actions:?}") };
+    assert_eq!((decline.kind, decline.requested), (MessageType::Decline, Some(ADDRESS)));
+    assert_eq!((decline.server, decline.ciaddr), (Some(SERVER), Ipv4Addr::UNSPECIFIED));
+    assert!(matches!(actions[1], Action::Lost { address: ADDRESS, .. }));
+    assert_eq!((bench.last().kind, bench.last().requested), (MessageType::Discover, None));
+    // A LAN where every address is taken is asked more and more slowly.
+    for (conflicts, wait) in [(2, 10), (9, 10), (10, 60), (11, 60)] {
+        bench.machine = bench_with_conflicts(conflicts - 1);
+        assert!(!bench.on(Event::Conflict(VIA), 100).is_empty());
+        assert_eq!(bench.machine.deadline(), Some(at(100 + wait)), "{conflicts}");
+        assert_eq!(bench.on(Event::Conflict(VIA), 101), []);
+    }
+}
+
+/// Bound, after this many addresses that others had.
+fn bench_with_conflicts(conflicts: u32) -> Machine {
+    let mut bench = Bench::bound(true);
+    for _ in 0..conflicts {
+        bench.on(Event::Conflict(VIA), 5);
+        if bench.machine.state() == State::Init {
+            bench.alarm();
+        }
+        bench.reply(Answer::Offer, ADDRESS, 5);
+        bench.reply(Answer::Ack, ADDRESS, 5);
+        assert_eq!(bench.machine.state(), State::Bound);
+    }
+    bench.machine
+}
+
+#[test]
+fn a_container_that_goes_before_it_had_an_address_ends_the_search_unless_its_mac_is_pinned() {
+    for keeps in [true, false] {
+        let mut bench = Bench::new(None);
+        bench.machine.keep(keeps);
+        bench.on(Event::Start, 0);
+        bench.on(Event::Attached, 1);
+        bench.on(Event::Parked, 2);
+        assert_eq!(bench.machine.deadline().is_some(), keeps);
+    }
+}
+
+#[test]
 fn an_endless_lease_is_left_alone() {
     let mut bench = Bench::new(None);
     bench.on(Event::Start, 0);
@@ -308,7 +353,7 @@ fn answers_to_others_and_late_ones_change_nothing() {
 }
 
 fn events() -> impl Strategy<Value = (u8, u64, u8)> {
-    (0u8..12, 0u64..5000, any::<u8>())
+    (0u8..14, 0u64..5000, any::<u8>())
 }
 
 proptest! {
@@ -330,6 +375,8 @@ proptest! {
                 4 => drop(bench.reply(Answer::Nak, address, now)),
                 5 | 6 => drop(bench.reply(Answer::Offer, address, now)),
                 7 | 8 => drop(bench.reply(Answer::Ack, address, now)),
+                10 => drop(bench.on(Event::Conflict(VIA), now)),
+                11 => drop(bench.on(Event::Clear, now)),
                 9 if wait < 50 => drop(bench.on(Event::Release, now)),
                 _ => {
                     now += wait;
