@@ -96,6 +96,9 @@ pub struct ContainerView {
     #[serde(default)]
     pub ipv6: Vec<Ipv6Addr>,
     pub image: String,
+    /// Its image's name belongs to another image by now; it keeps the one it was made from until it is made anew.
+    #[serde(default)]
+    pub outdated: bool,
     /// RFC 3339, UTC.
     pub created: jiff::Timestamp,
     /// The verb in progress, where one is.

@@ -44,9 +44,16 @@ role!(Dockeruser in dockeruser {
 role!(Containerauthor in containerauthor {
     MakeBaseImage => make_base_image,
     MakeDevImage => make_dev_image,
+    ListImages => list_images,
+    RebuildImages => rebuild_images,
+    PublishImage => publish_image,
+    PublishOpt => publish_opt,
 });
 
 role!(Scripthacker in scripthacker {
     StartLab => start_lab,
     StopLab => stop_lab,
+    CheckSite => check_site,
+    NewSite => new_site,
+    NewProject => new_project,
 });

@@ -49,6 +49,7 @@ impl Sight<'_> {
             address: self.lease.and_then(|lease| lease.address),
             ipv6: Vec::new(),
             image: spec.image.clone(),
+            outdated: false,
             created: self.record.created,
             operation: self.operation.clone(),
         }
@@ -77,21 +78,41 @@ pub async fn view(host: &Host, record: &Record, operation: Option<String>) -> Co
     };
     let mut view = Sight { record, found, lease: lease.as_ref(), operation }.view();
     view.ipv6 = ipv6(host, record).await;
+    view.outdated = outdated(found.ok().flatten(), current(host, &record.spec.image).await.as_deref());
     view
+}
+
+/// The id that the image's name stands for now. Silence is no id: nobody is told to act because the engine is slow.
+async fn current(host: &Host, reference: &str) -> Option<String> {
+    let image = host.engine.image(reference).await.map_err(|error| tracing::warn!("{error:#}"));
+    image.ok().flatten().map(|image| image.id)
+}
+
+/// Whether the container's image has been replaced. One whose image is not known under its name any more is not.
+fn outdated(found: Option<&Found>, current: Option<&str>) -> bool {
+    matches!((found, current), (Some(found), Some(current)) if !found.image_id.is_empty() && found.image_id != current)
 }
 
 /// All containers. The engine's silence makes states unknown; it never makes containers vanish.
 pub async fn all(host: &Host, operation: impl Fn(&str) -> Option<String>) -> Result<Vec<ContainerView>> {
     let found = host.engine.list().await.map_err(|error| tracing::warn!("{error:#}"));
     let leases = host.lan.leases();
+    let mut images: HashMap<String, Option<String>> = HashMap::new();
     let mut views = Vec::new();
     for (name, record) in host.records.all()? {
         let found = match &found {
             Ok(all) => Ok(all.iter().find(|found| found.id == record.id)),
             Err(()) => Err(()),
         };
+        let image = &record.spec.image;
+        if !images.contains_key(image) {
+            images.insert(image.clone(), current(host, image).await);
+        }
+        let current = images.get(image).and_then(Option::as_deref);
+        let outdated = outdated(found.ok().flatten(), current);
         let lease = leases.iter().find(|l| l.network == record.network_id && l.mac == record.mac);
         let mut view = Sight { record: &record, found, lease, operation: operation(&name) }.view();
+        view.outdated = outdated;
         if view.state == State::Running {
             view.ipv6 = ipv6(host, &record).await;
         }

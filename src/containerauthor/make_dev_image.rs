@@ -31,7 +31,7 @@ pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
     }
     let engine = Engine::of_this_host();
     let report = invocation.reporter();
-    let build = Build { site: &site, docker: engine.docker().await?, report: &report, refresh: args.refresh };
+    let build = Build { site: &site, engine: &engine, report: &report, refresh: args.refresh };
     let built = dockerfile::make(build, &args.name).await?;
     invocation.print(&built, |built| format!("{} {}\n", built.image, built.id))
 }

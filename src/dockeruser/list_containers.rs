@@ -12,6 +12,8 @@ use crate::invocation::Invocation;
 use crate::report::Table;
 
 /// List the containers of this host: whose, which branch, where
+///
+/// `(outdated)` behind an image: that name belongs to a newer image by now, and the container still has the earlier one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   moorage list-containers --mine
@@ -101,7 +103,7 @@ fn table(containers: &[ContainerView], now: Timestamp) -> Table {
             dash(branch),
             dash(container.address.map(|address| address.to_string()).unwrap_or_default()),
             dash(ipv6),
-            container.image.clone(),
+            format!("{}{}", container.image, if container.outdated { " (outdated)" } else { "" }),
             view::age(container.created, now),
         ]);
     }
@@ -126,6 +128,7 @@ mod tests {
             address: Some([10, 0, 0, 5].into()),
             ipv6: vec!["fd00::5".parse().unwrap()],
             image: "moorage/\x1b[31mdemo".into(),
+            outdated: false,
             created: "2026-01-01T00:00:00Z".parse().unwrap(),
             operation: (state == State::Busy).then(|| "stop".into()),
         }

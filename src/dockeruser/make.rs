@@ -78,6 +78,12 @@ pub async fn run(spec: ContainerSpec, wishes: &Wishes, invocation: &Invocation) 
         reporter.warning(format!("{why} (make one with ssh-keygen -t ed25519)"));
     }
     let result = follow(&client, &request, &reporter, &invocation.interrupted).await?;
+    if result.container.outdated {
+        reporter.warning(format!(
+            "{} is older than the image {} is now; removing it and making it again takes the new one",
+            result.container.name, result.container.image
+        ));
+    }
     // The bars have to be gone before the result is printed.
     drop(reporter);
     invocation.print(&result, text)

@@ -81,7 +81,7 @@ pub struct Found {
 }
 
 impl Create {
-    fn body(&self) -> ContainerCreateBody {
+    pub(super) fn body(&self) -> ContainerCreateBody {
         let own_init = matches!(self.init, Init::Own(_));
         let (command, entrypoint) = match &self.init {
             Init::Own(path) => (Some(vec![path.clone()]), Some(vec![])),

@@ -8,6 +8,8 @@ mod exec;
 mod files;
 mod image;
 mod network;
+mod push;
+mod trial;
 mod unfinished;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +27,7 @@ pub use exec::{Exec, Piece, Session, SessionInput, SessionOutput};
 pub use files::{File, Layers};
 pub use image::{Image, ImageFacts, PROBE};
 pub use network::{InUse, Network};
+pub use push::Pushing;
 
 /// The label of everything in Docker that is ours; its value is the record's id.
 pub const LABEL: &str = "moorage.id";

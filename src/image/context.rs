@@ -14,7 +14,7 @@ use crate::site::definition::DefinitionFile;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rendered {
     pub name: String,
-    origin: String,
+    pub origin: String,
     pub content: Vec<u8>,
 }
 

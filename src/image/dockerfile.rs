@@ -1,6 +1,6 @@
 //! Dev images: a Dockerfile template on a pinned base, built by the engine's own builder.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context as _, Result};
 use bollard::errors::Error;
@@ -10,6 +10,7 @@ use futures_util::TryStreamExt as _;
 
 use super::stream::Tail;
 use super::{Build, Built, Known, STEP, base, context, known, label};
+use crate::engine::Engine;
 use crate::report::{Fault, Kind, Unit};
 use crate::site::{ImageDefinition, Site};
 use crate::spec::Digest;
@@ -45,20 +46,22 @@ pub async fn make(build: Build<'_>, name: &str) -> Result<Built> {
 }
 
 /// What an image is built on.
-struct On {
-    reference: String,
+pub(super) struct On {
+    pub reference: String,
     /// What `FROM` says for it.
-    pinned: String,
+    pub pinned: String,
+    /// `sha256:…`, the same whether it was published or not.
+    pub id: String,
 }
 
 /// A dev image further down the lineage: as it is here, else built.
 async fn present(build: Build<'_>, definition: &ImageDefinition, on: On) -> Result<On> {
     let reference = build.site.image_reference(&definition.name)?;
-    if let Some(here) = known(build.docker, &reference).await? {
-        return Ok(On { pinned: pin(&reference, &here), reference });
+    if let Some(here) = known(build.docker().await?, &reference).await? {
+        return Ok(On { pinned: pin(&reference, &here), id: here.id, reference });
     }
     let built = one(Build { refresh: false, ..build }, definition, &on).await?;
-    Ok(On { reference, pinned: built.id })
+    Ok(On { reference, pinned: built.id.clone(), id: built.id })
 }
 
 /// What [`make`] would do; it does not ask the engine.
@@ -98,7 +101,8 @@ fn lineage(site: &Site, name: &str) -> Result<Vec<ImageDefinition>, Fault> {
 
 /// What a whole lineage stands on, which is no dev image. A missing base of the site is made.
 async fn ground(build: Build<'_>, name: &str) -> Result<On> {
-    let Build { site, docker, report, .. } = build;
+    let Build { site, report, .. } = build;
+    let docker = build.docker().await?;
     let reference = site.image_reference(name)?;
     let is_base = site.bases()?.iter().any(|base| base == name);
     if let Some(here) = known(docker, &reference).await? {
@@ -107,7 +111,7 @@ async fn ground(build: Build<'_>, name: &str) -> Result<On> {
                 "{reference} was made from another definition; make it anew with: moorage make-base-image {name}"
             ));
         }
-        return Ok(On { pinned: pin(&reference, &here), reference });
+        return Ok(On { pinned: pin(&reference, &here), id: here.id, reference });
     }
     if !is_base {
         return Err(Fault::new(Kind::Missing, format!("the image {reference} is not here"))
@@ -115,33 +119,92 @@ async fn ground(build: Build<'_>, name: &str) -> Result<On> {
             .into());
     }
     report.begin(STEP, format!("{reference} is not here: it is made first"));
-    let built = base::make(Build { refresh: false, ..build }, name).await?;
-    Ok(On { reference, pinned: built.id })
+    let made = base::make(Build { refresh: false, ..build }, name, None).await?;
+    if let Some(lock) = &made.lock {
+        super::memory::Memory::of_this_host()?.locks()?.put(name, lock)?;
+    }
+    Ok(On { reference, pinned: made.built.id.clone(), id: made.built.id })
 }
 
 /// What cannot change: the digest its registry gave it, or its id where it never saw one.
-fn pin(reference: &str, image: &Known) -> String {
+pub(super) fn pin(reference: &str, image: &Known) -> String {
     let repository =
         reference.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(reference, |(r, _)| r);
     let digest = image.digests.iter().find(|digest| digest.split('@').next() == Some(repository));
     digest.cloned().unwrap_or_else(|| image.id.clone())
 }
 
+/// The digest of a definition: of all that is sent to the engine but for the pin, so that publishing a base changes
+/// nothing. Mistakes in the templates: [`Kind::Usage`] with file and line.
+pub fn digest(definition: &ImageDefinition) -> Result<Digest> {
+    let archive = context::archive(&context::render(definition, &definition.raw.base)?)?;
+    Ok(label::digest([archive.as_slice()]))
+}
+
+/// A definition as it is built, for those who check it.
+#[derive(Debug, Clone)]
+pub struct Rendered {
+    /// The Dockerfile, as a person would name it.
+    pub origin: String,
+    /// The build context.
+    pub archive: Vec<u8>,
+    /// Place and text of the shell scripts in it, and of the definition's checks.
+    pub scripts: Vec<(String, String)>,
+}
+
+/// Renders the dev image `name` and everything it is built on, so that all mistakes in templates are found.
+pub fn rendered(site: &Site, name: &str) -> Result<Rendered> {
+    let chain = lineage(site, name)?;
+    let definition = chain.first().context("a lineage begins with the image itself")?;
+    if let Some(lowest) = chain.last() {
+        site.image_reference(&lowest.raw.base)?;
+    }
+    let files = context::render(definition, &definition.raw.base)?;
+    let is_shell = |text: &str| {
+        let first = text.lines().next().unwrap_or_default();
+        first.starts_with("#!")
+            && ["sh", "bash", "dash"].iter().any(|shell| first.trim_end().ends_with(shell))
+    };
+    let scripts = files.iter().filter_map(|file| {
+        let text = std::str::from_utf8(&file.content).ok()?;
+        is_shell(text).then(|| (file.origin.clone(), text.to_owned()))
+    });
+    let place = |at: usize| format!("{}, check {at}", definition.origin);
+    let checks = (1..).zip(&definition.raw.checks).map(|(at, check)| (place(at), check.clone()));
+    let dockerfile = files.iter().find(|file| file.name == "Dockerfile");
+    Ok(Rendered {
+        origin: dockerfile.map_or_else(|| name.to_owned(), |file| file.origin.clone()),
+        archive: context::archive(&files)?,
+        scripts: scripts.chain(checks).collect(),
+    })
+}
+
 async fn one(build: Build<'_>, definition: &ImageDefinition, on: &On) -> Result<Built> {
-    let Build { site, docker, report, refresh } = build;
-    let reference = site.image_reference(&definition.name)?;
-    let archive = context::archive(&context::render(definition, &on.pinned)?)?;
-    let digest = label::digest([archive.as_slice(), on.pinned.as_bytes()]);
-    if let Some(here) = known(docker, &reference).await?
-        && !refresh
-        && label::is_of(&here.labels, digest)
+    let reference = build.site.image_reference(&definition.name)?;
+    if let Some(here) = known(build.docker().await?, &reference).await?
+        && !build.refresh
+        && label::is_of(&here.labels, digest(definition)?)
+        && here.labels.get(label::BASE_ID) == Some(&on.id)
     {
-        report.end(STEP, format!("{reference} is up to date"));
+        build.report.end(STEP, format!("{reference} is up to date"));
         return Ok(here.built(&reference, false));
     }
+    build_as(build, definition, on, &reference).await
+}
+
+/// Builds it as `reference`, whatever is there.
+pub(super) async fn build_as(
+    build: Build<'_>,
+    definition: &ImageDefinition,
+    on: &On,
+    reference: &str,
+) -> Result<Built> {
+    let (docker, report, refresh) = (build.docker().await?, build.report, build.refresh);
+    let digest = digest(definition)?;
+    let archive = context::archive(&context::render(definition, &on.pinned)?)?;
     report.begin(STEP, format!("build {reference} on {}", on.reference));
     let options = BuildImageOptions {
-        t: Some(reference.clone()),
+        t: Some(reference.to_owned()),
         nocache: refresh,
         rm: true,
         forcerm: true,
@@ -173,17 +236,31 @@ async fn one(build: Build<'_>, definition: &ImageDefinition, on: &On) -> Result<
             Err(error) => return Err(failed(tail, error.to_string()).into()),
         }
     }
-    let built = known(docker, &reference).await?;
+    let built = known(docker, reference).await?;
     let built = built.with_context(|| format!("the engine built {reference} and does not have it"))?;
     report.end(STEP, format!("{reference} is built, {}", crate::spec::ByteSize(built.size)));
-    Ok(built.built(&reference, true))
+    Ok(built.built(reference, true))
+}
+
+/// What an image has in it, to be compared with what the repositories have.
+pub(super) async fn lock(
+    engine: &Engine,
+    definition: &ImageDefinition,
+    id: &str,
+    metadata: BTreeMap<String, Digest>,
+) -> Result<base::Lock> {
+    let packages = super::smoke::packages(engine, id).await?;
+    let made = base::lock::Made { metadata, packages };
+    Ok(base::Lock::new(&definition.name, digest(definition)?, id.parse()?, made))
 }
 
 fn labels(definition: &ImageDefinition, digest: Digest, on: &On) -> HashMap<String, String> {
     let pinned = on.pinned.rsplit_once('@').map_or(on.pinned.as_str(), |(_, digest)| digest);
     HashMap::from([
         (label::DEFINITION.into(), digest.to_string()),
+        (label::NAME.into(), definition.name.clone()),
         (label::BASE.into(), definition.raw.base.clone()),
+        (label::BASE_ID.into(), on.id.clone()),
         (label::BASE_NAME.into(), on.reference.clone()),
         (label::BASE_DIGEST.into(), pinned.into()),
     ])

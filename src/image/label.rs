@@ -8,6 +8,10 @@ use crate::spec::Digest;
 
 /// Digest of the definition, and of the image it was built on.
 pub const DEFINITION: &str = "moorage.definition";
+/// The definition's own name: labels of a parent are seen in what is built on it, but each has a name of its own.
+pub const NAME: &str = "moorage.name";
+/// The id of the image it was built on: the same in every engine, published or not.
+pub const BASE_ID: &str = "moorage.base.id";
 /// The definition that the image was built on: a base's or an image's name.
 pub const BASE: &str = "moorage.base";
 /// Digest of a base's root filesystem: the same packages make the same.

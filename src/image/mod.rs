@@ -7,19 +7,28 @@ pub mod base;
 mod context;
 pub mod dockerfile;
 pub mod label;
+pub mod lineage;
+mod load;
+mod log;
+pub mod memory;
+pub mod publish;
+pub mod rebuild;
+pub mod smoke;
 mod stream;
+pub mod survey;
 
 use anyhow::{Context as _, Result};
 use bollard::Docker;
 use bollard::errors::Error;
 use serde::Serialize;
 
+use crate::engine::Engine;
 use crate::report::Reporter;
 use crate::site::Site;
 use crate::spec::plan::{Plan, Step};
 
 /// The key of the progress events.
-const STEP: &str = "build";
+pub const STEP: &str = "build";
 
 /// An image that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -68,10 +77,16 @@ async fn known(docker: &Docker, reference: &str) -> Result<Option<Known>> {
 #[derive(Clone, Copy)]
 pub struct Build<'a> {
     pub site: &'a Site,
-    pub docker: &'a Docker,
+    pub engine: &'a Engine,
     pub report: &'a Reporter,
     /// Build although nothing changed: newer packages may be there.
     pub refresh: bool,
+}
+
+impl Build<'_> {
+    async fn docker(&self) -> Result<&Docker> {
+        self.engine.docker().await
+    }
 }
 
 fn step(text: String, shell: String) -> Plan {

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use oci_client::client::{Certificate, CertificateEncoding};
 use oci_client::secrets::RegistryAuth;
@@ -81,6 +83,20 @@ impl Access {
             Err(CredentialRetrievalError::NoCredentialConfigured) => Ok(RegistryAuth::Anonymous),
             Err(error) => Err(failed(error.to_string()).into()),
         }
+    }
+
+    /// The login for `host` as the Docker Engine takes it: X-Registry-Auth, in base64 for URLs (Engine API, authentication).
+    pub async fn header(&self, host: &str) -> Result<String> {
+        let login = match self.credentials(host).await? {
+            RegistryAuth::Basic(name, password) => {
+                serde_json::json!({ "username": name, "password": password, "serveraddress": host })
+            }
+            RegistryAuth::Bearer(token) => {
+                serde_json::json!({ "registrytoken": token, "serveraddress": host })
+            }
+            RegistryAuth::Anonymous => serde_json::json!({}),
+        };
+        Ok(URL_SAFE.encode(serde_json::to_vec(&login)?))
     }
 
     /// The authorities that a registry's certificate may come from, beside the system's: `<host>/*.crt`.

@@ -37,6 +37,11 @@ impl Blob {
     }
 }
 
+/// One piece of an archive that was cut where its content says: a zstd frame. All of them, in order, are the archive.
+pub const OPT_PIECE: &str = "application/vnd.moorage.opt.piece.v1.tar+zstd";
+/// The annotation with the digest of the pieces' archive.
+pub const OPT_DIGEST: &str = "moorage.opt.digest";
+
 /// A manifest as the registry keeps it: its digest is that of these very bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
@@ -57,6 +62,11 @@ impl Artifact {
     /// An `/opt` archive. The annotations are for people (`org.opencontainers.image.created`, …).
     pub fn opt(archive: Blob, annotations: BTreeMap<String, String>) -> Artifact {
         Artifact::new(OPT_ARTIFACT, vec![(OPT_LAYER, archive)], annotations)
+    }
+
+    /// An `/opt` archive in pieces; the annotations have to have [`OPT_DIGEST`].
+    pub fn opt_pieces(pieces: Vec<Blob>, annotations: BTreeMap<String, String>) -> Artifact {
+        Artifact::new(OPT_ARTIFACT, pieces.into_iter().map(|piece| (OPT_PIECE, piece)).collect(), annotations)
     }
 
     /// An artifact of layers with their media types, lowest first, and an empty configuration ([`EMPTY`], to be pushed too).
@@ -112,7 +122,33 @@ impl Artifact {
         all.map(|found| Ok((found.media_type.clone(), blob(found)?))).collect()
     }
 
-    /// The one archive of it, as [`Artifact::opt`] made it; what `oras push` makes of a tar is taken, too.
+    /// The blobs that are, one behind another, its archive: one, or the pieces of [`Artifact::opt_pieces`].
+    ///
+    /// # Errors
+    /// As [`Artifact::archive`].
+    pub fn pieces(&self) -> Result<Vec<Blob>> {
+        match self.is_in_pieces() {
+            true => self.manifest.layers.iter().map(blob).collect(),
+            false => Ok(vec![self.archive()?]),
+        }
+    }
+
+    fn is_in_pieces(&self) -> bool {
+        let layers = &self.manifest.layers;
+        !layers.is_empty() && layers.iter().all(|layer| layer.media_type == OPT_PIECE)
+    }
+
+    /// Digest and size of the archive that the pieces are.
+    fn whole(&self) -> Result<Blob> {
+        let annotations = self.manifest.annotations.as_ref();
+        let digest = annotations.and_then(|annotations| annotations.get(OPT_DIGEST));
+        let digest = digest.with_context(|| format!("{} has pieces and no {OPT_DIGEST}", self.name))?;
+        let digest = digest.parse().with_context(|| format!("{OPT_DIGEST} of {}", self.name))?;
+        Ok(Blob { digest, size: self.pieces()?.iter().map(|piece| piece.size).sum() })
+    }
+
+    /// The one archive of it, as [`Artifact::opt`] or [`Artifact::opt_pieces`] made it; what `oras push` makes of a tar is
+    /// taken, too.
     ///
     /// # Errors
     /// [`Kind::Usage`]: an image, or an artifact of several layers.
@@ -127,6 +163,7 @@ impl Artifact {
             return Err(refused("it is an image".into()).into());
         }
         match self.manifest.layers.as_slice() {
+            _ if self.is_in_pieces() => self.whole(),
             [one] => blob(one),
             layers => Err(refused(format!("it has {} layers, an archive is one", layers.len())).into()),
         }

@@ -29,6 +29,6 @@ mod client;
 mod fault;
 
 pub use access::Access;
-pub use artifact::{Artifact, Blob, EMPTY, Manifest, OPT_ARTIFACT, OPT_LAYER};
+pub use artifact::{Artifact, Blob, EMPTY, Manifest, OPT_ARTIFACT, OPT_DIGEST, OPT_LAYER, OPT_PIECE};
 pub use blob::Incoming;
 pub use client::Registry;

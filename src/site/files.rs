@@ -53,6 +53,11 @@ impl Files {
         Ok(Files { site: site.map(Path::to_owned) })
     }
 
+    /// The site's directory, where there is one.
+    pub fn directory(&self) -> Option<&Path> {
+        self.site.as_deref()
+    }
+
     /// The file called `name` (relative to `roles/`), the site's before the built-in one; `None` where neither has it.
     ///
     /// A name that is absolute or holds `..`, and a symbolic link that leads out of the site's directory, are refused.

@@ -33,7 +33,7 @@ impl Site {
         Ok(keys)
     }
 
-    fn site_keys(&self, person: &str) -> Result<Vec<String>, Fault> {
+    pub(super) fn site_keys(&self, person: &str) -> Result<Vec<String>, Fault> {
         let Some(source) = self.files.text(&format!("dockeruser/keys/{person}.pub"))? else {
             return Ok(Vec::new());
         };

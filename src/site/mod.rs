@@ -5,6 +5,7 @@
 //! directory, laid out like `roles/`, over the built-in `roles/`, file by file ([`files`]); docs/site.md tells it to
 //! people.
 
+mod check;
 pub mod definition;
 pub mod files;
 pub mod host;
@@ -21,7 +22,8 @@ mod validate;
 
 use std::path::Path;
 
-pub use definition::{BaseDefinition, ImageDefinition};
+pub use check::Script;
+pub use definition::{BaseDefinition, Family, ImageDefinition, Placed, RepoFile};
 pub use files::Files;
 pub use host::HostConfig;
 pub use project::{BranchView, ProjectView};

@@ -14,7 +14,7 @@ use super::validate::{Validated, validate};
 use crate::report::{Fault, Kind};
 use crate::spec::Archive;
 
-const PROJECTS: &str = "dockeruser/projects";
+pub(super) const PROJECTS: &str = "dockeruser/projects";
 
 /// A line of `list-projects`, with its branches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -121,7 +121,7 @@ impl Project {
 
     /// Pattern and merged settings of each branch, in the order of the file. A file without branches is one whose
     /// defaults go for every branch.
-    fn branches(&self) -> impl Iterator<Item = (String, Settings)> + '_ {
+    pub fn branches(&self) -> impl Iterator<Item = (String, Settings)> + '_ {
         let defaults = &self.file.defaults;
         let any = self.file.branch.is_empty().then(|| ("*".to_owned(), defaults.clone()));
         let each = self.file.branch.iter().filter_map(|branch| {

@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use serde::de::DeserializeOwned;
+use toml::Spanned;
 
+use super::definition::Placed;
 use super::nearest::hint;
 use crate::report::{Fault, Kind};
 
@@ -25,6 +27,11 @@ impl Source {
     pub fn fault(&self, span: Option<Range<usize>>, message: &str) -> Fault {
         Fault::new(Kind::Usage, format!("{}: {message}", self.place(span)))
             .next("correct it there, then run the same command again")
+    }
+
+    /// A value with its place.
+    pub fn placed(&self, value: &Spanned<String>) -> Placed {
+        Placed { text: value.get_ref().clone(), place: self.place(Some(value.span())) }
     }
 
     /// `file:line:column`, counted from 1, columns in characters.

@@ -1,0 +1,183 @@
+//! Base images straight from package repositories, without any image hub: mmdebstrap or dnf makes the root
+//! filesystem, the engine loads it.
+
+mod bootstrap;
+mod dnf;
+pub mod lock;
+pub(crate) mod repos;
+mod told;
+pub mod updates;
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use sha2::{Digest as _, Sha256};
+
+use self::bootstrap::Work;
+pub use self::lock::Lock;
+use super::load::{self, Configuration};
+use super::{Build, Built, STEP, known, label};
+use crate::report::{Fault, Kind};
+use crate::site::{BaseDefinition, Family, Site};
+use crate::spec::Digest;
+use crate::spec::plan::Plan;
+
+/// Bytes of the root filesystem read at a time.
+const CHUNK: usize = 1 << 20;
+/// The most differences to a lock that an error lists.
+const LISTED: usize = 10;
+
+/// A base that was asked for, and what it was made of where it was made now.
+#[derive(Debug)]
+pub struct MadeBase {
+    pub built: Built,
+    pub lock: Option<Lock>,
+}
+
+/// Makes the base image `name`, unless the one that is here was made from the same definition; with a lock, of exactly
+/// the packages it has.
+///
+/// Unknown base: [`Kind::NotFound`]; no mmdebstrap or keyring: [`Kind::Missing`].
+pub async fn make(build: Build<'_>, name: &str, lock: Option<&Lock>) -> Result<MadeBase> {
+    let reference = build.site.image_reference(name)?;
+    let definition = build.site.base(name)?;
+    let digest = digest(&definition)?;
+    if let Some(here) = known(build.docker().await?, &reference).await?
+        && !build.refresh
+        && label::is_of(&here.labels, digest)
+        && lock.is_none_or(|lock| here.labels.get(label::ROOT) == Some(&lock.root.to_string()))
+    {
+        build.report.end(STEP, format!("{reference} is up to date"));
+        return Ok(MadeBase { built: here.built(&reference, false), lock: None });
+    }
+    make_as(build, &definition, &reference, lock).await
+}
+
+/// Makes the base as `reference`, whatever is there.
+pub(super) async fn make_as(
+    build: Build<'_>,
+    definition: &BaseDefinition,
+    reference: &str,
+    lock: Option<&Lock>,
+) -> Result<MadeBase> {
+    let (docker, report) = (build.docker().await?, build.report);
+    let name = &definition.name;
+    let from = repositories(definition);
+    report.begin(STEP, format!("make {reference} from the packages of {from}"));
+    let work = Work::new()?;
+    let made = match &definition.family {
+        Family::Apt { suite, keyring } => {
+            bootstrap::bootstrap(build, definition, (suite, keyring), lock, &work).await?
+        }
+        Family::Rpm { .. } => dnf::bootstrap(build, definition, lock, &work).await?,
+    };
+    let root = digest_of(work.root()).await?;
+    if let Some(lock) = lock {
+        as_locked(lock, &made, root)?;
+    }
+    let digest = digest(definition)?;
+    let labels = BTreeMap::from([
+        (label::DEFINITION.to_owned(), digest.to_string()),
+        (label::ROOT.to_owned(), root.to_string()),
+        (label::NAME.to_owned(), name.clone()),
+    ]);
+    let made_by = format!("moorage make-base-image {name}");
+    let configuration = Configuration::new(definition.epoch, made_by, labels, root)?;
+    let id = configuration.id()?.to_string();
+    let lock = Some(Lock::new(name, digest, root, made));
+    let before = known(docker, reference).await?;
+    if let Some(here) = before.filter(|here| here.id == id) {
+        report.end(STEP, format!("{reference} is up to date, no package has changed"));
+        return Ok(MadeBase { built: here.built(reference, false), lock });
+    }
+    load::load(docker, report, reference, &configuration, work.root()).await?;
+    let made = known(docker, reference).await?;
+    let made = made.with_context(|| format!("the engine took {reference} and does not have it"))?;
+    report.end(STEP, format!("{reference} is made, {}", crate::spec::ByteSize(made.size)));
+    Ok(MadeBase { built: made.built(reference, true), lock })
+}
+
+/// The lock is a promise: the same packages, and of these the same bytes.
+fn as_locked(lock: &Lock, made: &lock::Made, root: Digest) -> Result<(), Fault> {
+    let differences = lock.differences(made);
+    let anew = format!("moorage make-base-image {} --refresh", lock.base);
+    if !differences.is_empty() {
+        let what = format!("the repositories do not have what the lock of {} names", lock.base);
+        let mut fault = Fault::new(Kind::Failed, what);
+        fault.why = differences.iter().take(LISTED).cloned().collect();
+        if differences.len() > LISTED {
+            fault.why.push(format!("and {} more", differences.len() - LISTED));
+        }
+        return Err(fault.next(format!("name a mirror that keeps them, or take what there is: {anew}")));
+    }
+    match root == lock.root {
+        true => Ok(()),
+        false => Err(Fault::new(
+            Kind::Failed,
+            format!("the packages are those of the lock of {}, the bytes are not", lock.base),
+        )
+        .why(format!("the lock has {}, this host made {root}", lock.root))
+        .why("another version of mmdebstrap, or a package whose set-up depends on the host")
+        .next(anew)),
+    }
+}
+
+/// What [`make`] would do; it does not ask the engine.
+pub fn plan(site: &Site, name: &str) -> Result<Plan> {
+    let definition = site.base(name)?;
+    let reference = site.image_reference(name)?;
+    let shell = match &definition.family {
+        Family::Apt { suite, keyring } => {
+            let arguments = bootstrap::arguments(&definition, suite, keyring, Path::new("."), Path::new("-"));
+            format!("mmdebstrap {}", arguments.join(" "))
+        }
+        Family::Rpm { release } => format!("dnf --installroot=… --releasever={release} install …"),
+    };
+    Ok(super::step(
+        format!("make {reference} from the packages of {}", repositories(&definition)),
+        format!("SOURCE_DATE_EPOCH={} {shell} | docker import - {reference}", definition.epoch),
+    ))
+}
+
+/// That some repository of the base has the suite it is made of.
+pub fn check_suites(definition: &BaseDefinition, suite: &str) -> Result<(), Fault> {
+    let entries = repos::entries(&definition.repos);
+    if entries.iter().any(|entry| entry.suites.iter().any(|has| has == suite || has.ends_with('/'))) {
+        return Ok(());
+    }
+    let all: Vec<&str> = entries.iter().flat_map(|entry| &entry.suites).map(String::as_str).collect();
+    let what = format!("{}: no repository has the suite {suite:?}", definition.origin);
+    Err(Fault::new(Kind::Usage, what)
+        .why(format!("there are: {}", all.join(", ")))
+        .next("correct the suite there, or in the *.sources beside the base's repos"))
+}
+
+fn repositories(definition: &BaseDefinition) -> &str {
+    match &definition.family {
+        Family::Apt { suite, .. } => suite,
+        Family::Rpm { .. } => &definition.name,
+    }
+}
+
+/// The digest of a definition: what a base is made from, but for the packages' versions.
+pub fn digest(definition: &BaseDefinition) -> Result<Digest> {
+    let text = serde_json::to_vec(definition).context("write the definition")?;
+    Ok(label::digest([text.as_slice()]))
+}
+
+async fn digest_of(path: PathBuf) -> Result<Digest> {
+    let read = move || -> std::io::Result<Digest> {
+        let mut hash = Sha256::new();
+        let mut file = std::fs::File::open(path)?;
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            match file.read(&mut chunk)? {
+                0 => return Ok(Digest(hash.finalize().into())),
+                length => hash.update(&chunk[..length]),
+            }
+        }
+    };
+    tokio::task::spawn_blocking(read).await?.context("read the root filesystem")
+}

@@ -1,0 +1,5 @@
+//! From this host to a registry: images by the engine, `/opt` trees by ourselves.
+
+pub mod image;
+pub mod opt;
+mod pack;

@@ -1,0 +1,252 @@
+//! From a package update to new images, and nothing else; what fails promotes nothing; what was killed is gone on with.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::engine::Engine;
+use crate::repository::{Repository, SUITE};
+
+/// A site with the base `local-1`, `small` on it, `top` on that, and `beside` on something else.
+struct Place {
+    engine: Engine,
+    repository: Repository,
+    site: tempfile::TempDir,
+}
+
+const IMAGES: [&str; 4] = ["local-1", "small", "top", "beside"];
+
+impl Place {
+    fn new() -> Place {
+        let (engine, repository, site) = (Engine::start(), Repository::new(), tempfile::tempdir().unwrap());
+        let place = Place { engine, repository, site };
+        place.repository.publish("1.0");
+        std::fs::create_dir_all(place.site.path().join("common/repos/local-1")).unwrap();
+        let keys = std::fs::read(place.repository.path().join("local.gpg")).unwrap();
+        std::fs::write(place.site.path().join("common/repos/local-1/local.gpg"), keys).unwrap();
+        place.sources(&place.repository.path(), "");
+        place.write(
+            "containerauthor/bases/local-1.toml",
+            &format!("suite = \"{SUITE}\"\nkeyring = \"local.gpg\"\npackages = [\"hello\"]\nepoch = 1700000000\nchecks = [\"test -s /usr/share/hello\"]\n"),
+        );
+        place.image("small", "local-1", "true");
+        place.image("top", "small", "true");
+        place.image("beside", "example.test/ground", "true");
+        place.engine.docker(&["import", place.tar(), "example.test/ground:latest"]);
+        place
+    }
+
+    /// Something that has a shell, to be built on.
+    fn tar(&self) -> &'static str {
+        let script = "mkdir -p ground/bin && cp /bin/busybox ground/bin/busybox && ln -sf busybox ground/bin/sh && \
+                      ln -sf busybox ground/bin/true && tar -C ground -cf /var/tmp/ground.tar .";
+        let status =
+            std::process::Command::new("sh").args(["-euc", script]).current_dir(self.site.path()).status();
+        assert!(status.unwrap().success());
+        std::fs::remove_dir_all(self.site.path().join("ground")).unwrap();
+        "/var/tmp/ground.tar"
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.site.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    fn sources(&self, at: &Path, more: &str) {
+        self.write(
+            "common/repos/local-1/local.sources",
+            &format!(
+                "# ours\nTypes: deb\nURIs: copy://{}\nSuites: {SUITE}\nComponents: main\n{more}",
+                at.display()
+            ),
+        );
+    }
+
+    fn image(&self, name: &str, base: &str, check: &str) {
+        let directory = format!("containerauthor/images/{name}");
+        self.write(
+            &format!("{directory}/image.toml"),
+            &format!("base = \"{base}\"\nchecks = [\"{check}\"]\n"),
+        );
+        self.write(
+            &format!("{directory}/Dockerfile.j2"),
+            &format!("FROM {{{{ base }}}}\nRUN echo {name} >/{name}\n"),
+        );
+    }
+
+    fn moorage(&self, arguments: &[&str]) -> (i32, String, String) {
+        let site = self.site.path().to_str().unwrap();
+        self.engine.moorage(&[&["--site", site, "--progress", "plain"], arguments].concat())
+    }
+
+    fn ok(&self, arguments: &[&str]) -> String {
+        let (code, said, told) = self.moorage(arguments);
+        assert_eq!(code, 0, "{arguments:?}: {told}");
+        said
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(&[arguments, &["--format", "json"]].concat())).unwrap()
+    }
+
+    fn id(&self, name: &str) -> String {
+        self.engine.docker(&["image", "inspect", "--format", "{{.Id}}", &format!("moorage/{name}:latest")])
+    }
+
+    fn ids(&self) -> Vec<String> {
+        IMAGES.iter().map(|name| self.id(name)).collect()
+    }
+
+    fn hello(&self, name: &str) -> String {
+        self.engine.docker(&[
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            &format!("moorage/{name}:latest"),
+            "cat",
+            "/usr/share/hello",
+        ])
+    }
+
+    /// Each image is built on the very image that its parent's name stands for.
+    fn is_consistent(&self) {
+        for (name, on) in [("small", "local-1"), ("top", "small")] {
+            let label = self.engine.docker(&[
+                "image",
+                "inspect",
+                "--format",
+                "{{ index .Config.Labels \"moorage.base.id\" }}",
+                &format!("moorage/{name}:latest"),
+            ]);
+            assert_eq!(label, self.id(on), "{name} on {on}");
+        }
+        assert_eq!(self.ok(&["rebuild-images"]), "");
+    }
+}
+
+#[test]
+#[ignore = "needs the package mirror and minutes: scripts/test --soak"]
+fn a_package_update_makes_exactly_the_images_above_it_new() {
+    let place = Place::new();
+    place.ok(&["make-dev-image", "top"]);
+    place.ok(&["make-dev-image", "beside"]);
+    let first = place.ids();
+    assert_eq!(place.hello("top"), "1.0");
+    place.engine.docker(&["create", "--name", "old", "--network", "none", "moorage/top:latest", "true"]);
+
+    // Nothing is stale.
+    assert_eq!(place.ok(&["rebuild-images"]), "");
+    let listed = place.json(&["list-images"]);
+    let of = |listed: &Value, name: &str| {
+        listed["images"].as_array().unwrap().iter().find(|image| image["name"] == name).unwrap().clone()
+    };
+    assert!(IMAGES.iter().all(|name| of(&listed, name)["stale"] == false), "{listed:#}");
+    assert_eq!(of(&listed, "top")["containers"][0]["outdated"], false);
+
+    // The index is signed anew without a change: nothing is stale, and nothing is built.
+    place.repository.sign("");
+    assert_eq!(place.ok(&["rebuild-images"]), "");
+
+    place.repository.publish("1.1");
+    let listed = place.json(&["list-images"]);
+    assert!(place.ok(&["list-images"]).contains("hello:all 1.0 → 1.1"));
+    let stale: Vec<bool> = IMAGES.iter().map(|name| of(&listed, name)["stale"] == true).collect();
+    assert_eq!(stale, [true, true, true, false]);
+    assert_eq!(place.ids(), first, "looking changes nothing");
+    let planned = place.json(&["rebuild-images", "--dry-run"]);
+    let levels: Vec<_> = planned["images"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["name"].as_str().unwrap(), one["level"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(levels, [("local-1", 1), ("small", 2), ("top", 3)]);
+    assert_eq!(place.ids(), first, "a dry run changes nothing");
+
+    place.ok(&["rebuild-images"]);
+    let second = place.ids();
+    let same: Vec<bool> = first.iter().zip(&second).map(|(one, two)| one == two).collect();
+    assert_eq!(same, [false, false, false, true]);
+    assert_eq!(place.hello("top"), "1.1");
+    let top = of(&place.json(&["list-images"]), "top");
+    assert_eq!(
+        (&top["containers"][0]["name"], &top["containers"][0]["outdated"]),
+        (&"old".into(), &true.into())
+    );
+    place.is_consistent();
+
+    a_failing_test_promotes_nothing(&place);
+    what_was_killed_is_gone_on_with(&place);
+    mistakes_name_file_and_line(&place);
+}
+
+fn a_failing_test_promotes_nothing(place: &Place) {
+    let before = place.ids();
+    place.repository.publish("1.2");
+    place.image("top", "small", "test -e /nowhere");
+    let (code, _, told) = place.moorage(&["rebuild-images"]);
+    assert_eq!(code, 1);
+    assert!(told.contains("top fails its test") && told.contains("test -e /nowhere"), "{told}");
+    assert_eq!(place.ids(), before);
+    // What was good waits, and only what failed is made again.
+    place.image("top", "small", "grep -q 1.2 /usr/share/hello");
+    let (code, _, told) = place.moorage(&["rebuild-images"]);
+    assert_eq!(code, 0, "{told}");
+    for kept in ["local-1", "small"] {
+        assert!(told.contains(&format!("{kept}: was made and tried before")), "{told}");
+    }
+    assert!(!told.contains("top: was made"), "{told}");
+    assert_eq!(place.hello("top"), "1.2");
+    place.is_consistent();
+}
+
+fn what_was_killed_is_gone_on_with(place: &Place) {
+    for (version, step) in [("1.3", "small"), ("1.4", "top")] {
+        place.repository.publish(version);
+        let site = place.site.path().to_str().unwrap();
+        let mut command = place.engine.command(&["--site", site, "--progress", "json", "rebuild-images"]);
+        let mut running = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(running.stderr.take().unwrap()).lines();
+        let reached = lines.map(Result::unwrap).any(|line| {
+            serde_json::from_str::<Value>(&line)
+                .is_ok_and(|event| event["event"] == "begin" && event["step"] == step)
+        });
+        assert!(reached, "{step} never began");
+        running.kill().unwrap();
+        running.wait().unwrap();
+        assert_ne!(place.hello("top"), version);
+        place.ok(&["rebuild-images"]);
+        assert_eq!(place.hello("top"), version);
+        place.is_consistent();
+    }
+    let left = place.engine.docker(&["ps", "--all", "--quiet", "--filter", "label=moorage.trial"]);
+    assert_eq!(left, "", "trials were left");
+}
+
+fn mistakes_name_file_and_line(place: &Place) {
+    let told = |place: &Place| {
+        let (code, _, told) = place.moorage(&["make-base-image", "local-1", "--refresh"]);
+        assert_ne!(code, 0);
+        (code, told)
+    };
+    let file = "common/repos/local-1/local.sources";
+    place.sources(Path::new("/nowhere"), "");
+    let (_, said) = told(place);
+    assert!(said.contains(&format!("{file}:3: ")), "{said}");
+    place.sources(&place.repository.path(), "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n");
+    let (_, said) = told(place);
+    assert!(said.contains(&format!("{file}:3: ")) && said.contains("another key"), "{said}");
+    place.sources(&place.repository.path(), "Signed-By: /nowhere.gpg\n");
+    let (code, said) = told(place);
+    assert_eq!(code, 3);
+    assert!(said.contains(&format!("{file}:6: ")) && said.contains("/nowhere.gpg"), "{said}");
+    place.sources(&place.repository.path(), "");
+    place.repository.sign("Valid-Until: Sat, 01 Jan 2022 00:00:00 UTC\\n");
+    let (_, said) = told(place);
+    assert!(said.contains(&format!("{file}:3: ")) && said.contains("out of date"), "{said}");
+    place.repository.sign("");
+}
