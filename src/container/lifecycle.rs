@@ -69,7 +69,7 @@ async fn attached(host: &Host, record: &Record) -> Result<()> {
 }
 
 /// Waits until a started container can be used.
-async fn up(host: &Host, record: &Record) -> Result<()> {
+pub async fn up(host: &Host, record: &Record) -> Result<()> {
     let name = record.spec.name.as_str();
     attached(host, record).await?;
     let found = engine_container(host, record).await?;

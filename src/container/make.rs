@@ -137,15 +137,11 @@ async fn fresh(host: &Host, make: Make) -> Result<(Record, Bytes)> {
     }
     host.records.put(name, &record)?;
     let (report, cancel) = (make.report.clone(), make.cancel.clone());
-    let made = build_and_start(host, &mut record, make).await.and_then(|bytes| {
-        host.records.put(name, &Record { intent: None, ..record.clone() })?;
-        Ok(bytes)
-    });
-    match made {
-        Ok(bytes) => Ok((Record { intent: None, ..record }, bytes)),
+    match build_and_start(host, &mut record, make).await {
+        Ok(bytes) => Ok((record, bytes)),
         Err(error) => {
             report.warning(format!("undoing what was done for {name}"));
-            let remains = undo::take_apart(host, &record).await;
+            let remains = taken_back(host, &mut record).await;
             let mut fault = match cancel.is_cancelled() {
                 true => interrupted(name),
                 false => Fault::of(&error.context(format!("{name} could not be made"))),
@@ -194,7 +190,7 @@ async fn build_and_start(host: &Host, record: &mut Record, make: Make) -> Result
         return Err(interrupted(name).into());
     }
     tokio::select! {
-        started = lifecycle::start(host, record, &report) => started?,
+        started = started(host, record, &report) => started?,
         () = cancel.cancelled() => return Err(interrupted(name).into()),
     };
     let mut bytes = Bytes::default();
@@ -205,6 +201,29 @@ async fn build_and_start(host: &Host, record: &mut Record, make: Make) -> Result
         }
     }
     Ok(bytes)
+}
+
+/// Starts the container. From the moment it runs it is made: its record is written while it boots, and whoever is killed
+/// after that leaves a container that the same command only waits for.
+async fn started(host: &Host, record: &mut Record, report: &Reporter) -> Result<()> {
+    let name = record.spec.name.as_str();
+    report.begin("start", format!("starting {name}"));
+    host.engine.start(name).await?;
+    let made = Record { intent: None, ..record.clone() };
+    let (records, written) = (&host.records, &made);
+    tokio::try_join!(lifecycle::up(host, record), async { records.put(name, written) })?;
+    report.end("start", format!("{name} is up"));
+    *record = made;
+    Ok(())
+}
+
+/// Undoes a make. The record says so first, in case it was written as made: whoever is killed here is gone on for.
+async fn taken_back(host: &Host, record: &mut Record) -> Vec<String> {
+    record.intent = Some(Intent::Make);
+    match host.records.put(record.spec.name.as_str(), record) {
+        Ok(()) => undo::take_apart(host, record).await,
+        Err(error) => vec![format!("the container {}: {error:#}", record.spec.name)],
+    }
 }
 
 async fn new_record(host: &Host, make: &Make) -> Result<Record> {

@@ -68,7 +68,11 @@ async fn ipv6(host: &Host, record: &Record) -> Vec<std::net::Ipv6Addr> {
 
 /// One container as a line of the list, with its IPv6 addresses.
 pub async fn view(host: &Host, record: &Record, operation: Option<String>) -> ContainerView {
-    let found = host.engine.inspect(record.spec.name.as_str()).await;
+    let (found, ipv6, image) = tokio::join!(
+        host.engine.inspect(record.spec.name.as_str()),
+        ipv6(host, record),
+        current(host, &record.spec.image),
+    );
     let ours = |found: Option<Found>| found.filter(|found| found.id == record.id);
     let found = found.map(ours).map_err(|error| tracing::warn!("{error:#}"));
     let lease = lease(host, record);
@@ -77,8 +81,8 @@ pub async fn view(host: &Host, record: &Record, operation: Option<String>) -> Co
         Err(()) => Err(()),
     };
     let mut view = Sight { record, found, lease: lease.as_ref(), operation }.view();
-    view.ipv6 = ipv6(host, record).await;
-    view.outdated = outdated(found.ok().flatten(), current(host, &record.spec.image).await.as_deref());
+    view.ipv6 = ipv6;
+    view.outdated = outdated(found.ok().flatten(), image.as_deref());
     view
 }
 

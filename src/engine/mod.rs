@@ -134,11 +134,15 @@ async fn connect(socket: &Path) -> Result<Docker> {
 }
 
 fn absent(socket: &Path) -> Fault {
-    let next = match Path::new("/run/systemd/system").exists() {
+    Fault::new(Kind::Missing, format!("the Docker Engine does not answer on {}", socket.display()))
+        .next(how_to_start())
+}
+
+fn how_to_start() -> &'static str {
+    match Path::new("/run/systemd/system").exists() {
         true => "systemctl start docker",
         false => "start dockerd, for example: moorage setup",
-    };
-    Fault::new(Kind::Missing, format!("the Docker Engine does not answer on {}", socket.display())).next(next)
+    }
 }
 
 /// What Docker answered, as a fault about `doing`.
@@ -158,6 +162,12 @@ fn fault(error: Error, doing: impl Into<String>) -> Fault {
         Error::RequestTimeoutError => Fault::new(Kind::TimedOut, format!("cannot {doing}"))
             .why("the Docker Engine did not answer in time")
             .next("see what dockerd is busy with, then run the same command again"),
+        // It was there when we connected first, and is not now.
+        Error::HyperLegacyError { err } if err.is_connect() => {
+            Fault::new(Kind::Missing, "the Docker Engine does not answer")
+                .why(format!("cannot {doing}"))
+                .next(how_to_start())
+        }
         Error::HyperLegacyError { .. } | Error::SocketNotFoundError(_) | Error::HyperResponseError { .. } => {
             Fault::new(Kind::Missing, format!("cannot {doing}"))
                 .why(format!("the Docker Engine went away: {error}"))
