@@ -153,10 +153,9 @@ impl Lan {
             self.endpoints().insert(id.clone(), key.clone());
         }
         let handle = self.leases.adopt(record, &network.parent)?;
-        if let Some(Endpoint { id, link, sandbox: Some(sandbox), .. }) = endpoint {
+        if let Some(endpoint) = endpoint {
             // dockerd may have been about to take the link.
-            let happenings = self.host.happenings();
-            self.await_arrival(handle, happenings, (id, link, sandbox));
+            self.await_arrival(handle, self.host.happenings(), endpoint);
         }
         Ok(())
     }
@@ -261,18 +260,15 @@ impl Lan {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the keeper when dockerd has taken the link from the host into the sandbox. `happenings` must be older
-    /// than the link's arrival on the host.
-    fn await_arrival(
-        &self,
-        handle: Handle,
-        happenings: broadcast::Receiver<Happening>,
-        (id, link, sandbox): (String, String, String),
-    ) {
+    /// Tells the keeper when dockerd has taken the link from the host into the sandbox, if it was told of one, and set
+    /// it up. `happenings` must be older than the link's arrival on the host.
+    fn await_arrival(&self, handle: Handle, happenings: broadcast::Receiver<Happening>, endpoint: Endpoint) {
+        let routed = endpoint.is_routed();
+        let Endpoint { id, link, sandbox: Some(sandbox), .. } = endpoint else { return };
         let (host, endpoint) = (self.host.clone(), id.clone());
         let wait = async move {
             let mac = handle.view().mac;
-            match sandbox::Inside::arrival(&host, happenings, (&link, mac), &sandbox).await {
+            match sandbox::Inside::arrival(&host, happenings, (&link, mac), &sandbox, routed).await {
                 Ok(true) => drop(handle.arrived(&endpoint).await),
                 Ok(false) => tracing::warn!(%endpoint, "its interface vanished before its sandbox was there"),
                 Err(error) => tracing::warn!(%endpoint, "cannot follow its interface: {error:#}"),

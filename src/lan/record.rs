@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::clock::Stamp;
-use super::lease::{Grant, Lease};
+use super::lease::{Grant, Lease, Route};
 use super::sandbox::Setting;
 use crate::spec::Mac;
 
@@ -53,6 +53,11 @@ impl Endpoint {
     /// The interface's address, as far as we know.
     pub fn address(&self) -> Option<Ipv4Addr> {
         self.set.as_ref().map(|set| set.address.0)
+    }
+
+    /// Whether dockerd, or we since, set a default route.
+    pub fn is_routed(&self) -> bool {
+        self.set.as_ref().is_some_and(|set| set.routes.iter().any(Route::is_default))
     }
 
     /// An endpoint whose interface has nothing yet and is in no sandbox.

@@ -53,13 +53,21 @@ pub async fn delete(netlink: &Netlink, index: u32, route: &Route) -> Result<()> 
     }
 }
 
-/// The routes out of an interface that are marked as of DHCP.
-pub async fn ours(netlink: &Netlink, index: u32) -> Result<Vec<Route>> {
+async fn all(netlink: &Netlink) -> Result<Vec<RouteMessage>> {
     let _turn = netlink.list().await;
     let get = netlink.handle().route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
-    let messages: Vec<RouteMessage> =
-        get.execute().try_collect().await.map_err(plain).context("list routes")?;
-    Ok(messages.iter().filter_map(|message| read(message, index)).collect())
+    get.execute().try_collect().await.map_err(plain).context("list routes")
+}
+
+/// The routes out of an interface that are marked as of DHCP.
+pub async fn ours(netlink: &Netlink, index: u32) -> Result<Vec<Route>> {
+    Ok(all(netlink).await?.iter().filter_map(|message| read(message, index)).collect())
+}
+
+/// Whether there is a way to everywhere, by whichever interface.
+pub async fn has_default(netlink: &Netlink) -> Result<bool> {
+    let main = |message: &RouteMessage| message.header.table == RouteHeader::RT_TABLE_MAIN;
+    Ok(all(netlink).await?.iter().any(|route| main(route) && route.header.destination_prefix_length == 0))
 }
 
 fn read(message: &RouteMessage, index: u32) -> Option<Route> {

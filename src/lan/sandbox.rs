@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use futures_util::StreamExt as _;
@@ -16,6 +17,9 @@ use super::link::{self, Link};
 use super::netns::{Netlink, Netns};
 use super::route;
 use crate::spec::Mac;
+
+/// The longest that a default route is waited for which dockerd was told of: by then root inside has taken it away.
+const ROUTED: Duration = Duration::from_secs(10);
 
 /// What an interface is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,8 +57,15 @@ impl Inside {
         Ok(link.map(|link| Inside { netns, netlink, link }))
     }
 
-    /// Waits until dockerd has taken `link` from the host into the namespace at `path` and up: then it has done all
-    /// it does. `happenings` must be older than the link's arrival on the host.
+    /// Whether dockerd has done all it does: the interface is up and, where it was told of a router, there is a default
+    /// route. With several networks that may be another one's.
+    pub async fn is_set_up(&self, routed: bool) -> Result<bool> {
+        Ok(self.link.up && (!routed || route::has_default(&self.netlink).await?))
+    }
+
+    /// Waits until dockerd has taken `link` from the host into the namespace at `path` and set it up: an address that
+    /// goes earlier takes the subnet away through which dockerd's route leads, and the container would not start.
+    /// `happenings` must be older than the link's arrival on the host; `routed`: dockerd was told of a router.
     ///
     /// False: the link never came there.
     pub async fn arrival(
@@ -62,6 +73,7 @@ impl Inside {
         mut happenings: broadcast::Receiver<Happening>,
         (name, mac): (&str, Mac),
         path: &str,
+        routed: bool,
     ) -> Result<bool> {
         while link::by_name(&host.netlink, name).await?.is_some() {
             loop {
@@ -73,13 +85,22 @@ impl Inside {
             }
         }
         let Some(netns) = Netns::open(Path::new(path))? else { return Ok(false) };
-        let (netlink, mut messages) = netns.netlink(&[MulticastGroup::Link]).await?;
-        loop {
-            if link::by_mac(&netlink, mac).await?.is_some_and(|link| link.up) {
-                return Ok(true);
-            }
-            messages.next().await.context("the kernel says no more about a container's interfaces")?;
+        let (netlink, mut messages) =
+            netns.netlink(&[MulticastGroup::Link, MulticastGroup::Ipv4Route]).await?;
+        let silent = "the kernel says no more about a container's interfaces";
+        while !link::by_mac(&netlink, mac).await?.is_some_and(|link| link.up) {
+            messages.next().await.context(silent)?;
         }
+        let set_up = async {
+            while routed && !route::has_default(&netlink).await? {
+                messages.next().await.context(silent)?;
+            }
+            anyhow::Ok(())
+        };
+        if let Ok(set_up) = tokio::time::timeout(ROUTED, set_up).await {
+            set_up?;
+        }
+        Ok(true)
     }
 
     /// Turns IPv6 on, which Docker turns off on an interface that it gives no IPv6 address: the kernel then finds the

@@ -30,6 +30,27 @@ pub struct Container {
     pub mac: Option<String>,
 }
 
+/// A container whose interface has its address and is up, and lacks its default route.
+pub struct Taken {
+    dockerd: Dockerd,
+    pub container: Container,
+    gateway: Option<String>,
+}
+
+impl Taken {
+    /// The rest of what dockerd does. It fails as dockerd's would where the router cannot be reached.
+    pub async fn routed(self) -> Container {
+        let Taken { dockerd, container, gateway } = self;
+        if let Some(gateway) = gateway {
+            container.sh(&format!("ip route add default via {gateway}"));
+        }
+        let id = json!({"NetworkID": NETWORK, "EndpointID": container.endpoint});
+        dockerd.call("ProgramExternalConnectivity", id.clone()).await.unwrap();
+        assert_eq!(dockerd.call("EndpointOperInfo", id).await.unwrap(), json!({"Value": {}}));
+        container
+    }
+}
+
 impl Dockerd {
     pub async fn new(lan: &Arc<Lan>, directory: PathBuf) -> Dockerd {
         let socket = directory.join("plugin.sock");
@@ -110,6 +131,11 @@ impl Dockerd {
 
     /// Join, and then what dockerd does: take the link, give it name, address and route, IPv6 off, up.
     pub async fn join(&self, endpoint: &str, created: &Value) -> Container {
+        self.take(endpoint, created).await.routed().await
+    }
+
+    /// The same up to the moment before it sets the default route.
+    pub async fn take(&self, endpoint: &str, created: &Value) -> Taken {
         let address = created["Interface"]["Address"].as_str().unwrap_or_default().to_owned();
         let mac = created["Interface"].get("MacAddress").map(|mac| mac.as_str().unwrap().to_owned());
         let sandbox = self.directory.join(format!("sandbox-{endpoint}"));
@@ -131,13 +157,8 @@ impl Dockerd {
         }
         inside(&sandbox, "ip link set lo up");
         inside(&sandbox, "ip link set eth0 up");
-        if let Some(gateway) = joined["Gateway"].as_str() {
-            inside(&sandbox, &format!("ip route add default via {gateway}"));
-        }
-        let id = json!({"NetworkID": NETWORK, "EndpointID": endpoint});
-        self.call("ProgramExternalConnectivity", id.clone()).await.unwrap();
-        assert_eq!(self.call("EndpointOperInfo", id).await.unwrap(), json!({"Value": {}}));
-        Container { endpoint: endpoint.into(), sandbox, address, mac }
+        let container = Container { endpoint: endpoint.into(), sandbox, address, mac };
+        Taken { dockerd: self.clone(), container, gateway: joined["Gateway"].as_str().map(str::to_owned) }
     }
 
     /// Stops a container as dockerd does; its interface goes with its namespace.

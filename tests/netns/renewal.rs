@@ -78,6 +78,33 @@ fn a_running_container_moves_to_the_address_that_the_server_wants() {
 }
 
 #[test]
+fn an_address_that_is_lost_while_dockerd_sets_the_interface_up_stays_until_it_has() {
+    world::run(|world| async move {
+        let server = Server::with(&world, POOL, &SOON);
+        let (lan, dockerd) = world.ready().await;
+        let created = dockerd.create_endpoint("e1", MAC).await.unwrap();
+        let taken = dockerd.take("e1", &created).await;
+        let before = taken.container.ip().to_owned();
+        drop(server);
+        std::fs::remove_file(world.path("dnsmasq.leases")).unwrap();
+        let _server = Server::with(&world, "10.77.0.150,10.77.0.199,1h", &["--dhcp-authoritative"]);
+        let moved = |view: &moorage::lan::LeaseView| {
+            view.state == State::Bound && view.address.is_some_and(|address| address.to_string() != before)
+        };
+        let after = until(&lan, MAC, moved).await.address.unwrap();
+        let addresses = taken.container.addresses();
+        assert!(addresses.contains(&before) && !addresses.contains(&after.to_string()), "{addresses}");
+
+        let container = taken.routed().await;
+        until(&lan, MAC, |view| view.is_live()).await;
+        let addresses = container.addresses();
+        assert!(addresses.contains(&after.to_string()) && !addresses.contains(&before), "{addresses}");
+        assert!(container.sh("ip route show default").contains("via 10.77.0.1"));
+        container.sh("ping -c1 -W5 10.77.0.1");
+    });
+}
+
+#[test]
 fn a_stopped_container_starts_with_a_new_address_if_the_pool_moved() {
     world::run(|world| async move {
         let server = Server::start(&world);

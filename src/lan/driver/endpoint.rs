@@ -127,7 +127,6 @@ pub async fn join(lan: Arc<Lan>, request: Join) -> Result<Joined> {
         // Somebody took it away between the two calls.
         lan.host.hold(&link, key.mac, &view.parent).await?;
     }
-    let sandbox = request.sandbox_key;
     let known = handle.record().await?.endpoint.filter(|known| known.id == request.endpoint);
     let mut set = known.and_then(|known| known.set);
     // A router of another subnet would make dockerd fail, if the lease has changed since CreateEndpoint.
@@ -137,10 +136,9 @@ pub async fn join(lan: Arc<Lan>, request: Join) -> Result<Joined> {
     }
     let joined = joined(link.clone(), set.as_ref());
     let endpoint =
-        Endpoint { set, sandbox: Some(sandbox.clone()), ..Endpoint::new(&request.endpoint, &link) };
-    handle.claim(endpoint).await?;
-    let happenings = lan.host.happenings();
-    lan.await_arrival(handle, happenings, (request.endpoint, link, sandbox));
+        Endpoint { set, sandbox: Some(request.sandbox_key), ..Endpoint::new(&request.endpoint, &link) };
+    handle.claim(endpoint.clone()).await?;
+    lan.await_arrival(handle, lan.host.happenings(), endpoint);
     Ok(joined)
 }
 

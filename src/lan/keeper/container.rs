@@ -11,31 +11,26 @@ use crate::lan::sandbox::Inside;
 impl Keeper {
     /// Finds out what became of the container while no one looked.
     pub(super) async fn adopt(&mut self) {
-        let found = match self.record.endpoint.clone() {
-            None => None,
-            Some(Endpoint { sandbox: None, .. }) => None,
-            Some(Endpoint { id, link, sandbox: Some(sandbox), .. }) => {
-                match Inside::find(&sandbox, self.record.mac).await {
-                    Ok(Some(inside)) => Some(inside),
-                    Ok(None) => {
-                        if !self.is_on_the_way(&link).await {
-                            self.record.note("its container ended while moorage was away");
-                            self.forget_endpoint().await;
-                        } else {
-                            tracing::debug!(endpoint = %id, "dockerd has not taken the link yet");
-                        }
-                        None
-                    }
-                    Err(error) => {
-                        self.record.note(format!("cannot see its container: {error:#}"));
-                        None
+        if let Some(endpoint) = self.record.endpoint.clone()
+            && let Some(sandbox) = &endpoint.sandbox
+        {
+            match Inside::find(sandbox, self.record.mac).await {
+                // One that dockerd still sets up will be told of.
+                Ok(Some(inside)) => {
+                    if inside.is_set_up(endpoint.is_routed()).await.unwrap_or(true) {
+                        self.settle_in(&inside).await;
+                        self.happen(Event::Attached).await;
                     }
                 }
+                Ok(None) if self.is_on_the_way(&endpoint.link).await => {
+                    tracing::debug!(endpoint = %endpoint.id, "dockerd has not taken the link yet");
+                }
+                Ok(None) => {
+                    self.record.note("its container ended while moorage was away");
+                    self.forget_endpoint().await;
+                }
+                Err(error) => self.record.note(format!("cannot see its container: {error:#}")),
             }
-        };
-        if let Some(inside) = found {
-            self.settle_in(&inside).await;
-            self.happen(Event::Attached).await;
         }
         self.happen(Event::Resume).await;
         self.catch_up().await;
