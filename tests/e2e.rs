@@ -4,6 +4,7 @@
 mod support;
 
 mod e2e {
+    mod address;
     mod doctor;
     mod enter;
     mod faults;

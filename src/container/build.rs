@@ -8,18 +8,19 @@ use tokio::sync::oneshot;
 use super::identity::{authorized_keys, below_opt, root_files};
 use super::{Caller, Host, Record, check, slice};
 use crate::api::SourceDone;
-use crate::engine::{Create, File, Image, ImageFacts, Init, View, Volume};
+use crate::engine::{Create, File, Image, ImageFacts, Init, Place, View, Volume};
 use crate::lan::LeaseView;
 use crate::opt::{Layer, Staging, Upper, ViewOwner, VolumeRequest};
 use crate::report::{Event, Fault, Kind, Reporter};
-use crate::spec::Owner;
+use crate::spec::{Addressing, ContainerSpec, Owner};
 
 /// Everything that is fetched before anything is put together.
 pub struct Gathered {
     pub image: Image,
     pub facts: ImageFacts,
     pub layers: Vec<Layer>,
-    pub lease: LeaseView,
+    /// Where a DHCP server grants the address.
+    pub lease: Option<LeaseView>,
     pub staging: Option<Staging>,
 }
 
@@ -76,12 +77,16 @@ async fn layers(host: &Host, record: &Record, caller: &Caller, report: &Reporter
     Ok(layers)
 }
 
-async fn address(host: &Host, record: &Record, report: &Reporter) -> Result<LeaseView> {
+/// Reserves the address where a DHCP server has to be asked for it.
+pub async fn address(host: &Host, record: &Record, report: &Reporter) -> Result<Option<LeaseView>> {
+    if record.spec.address != Addressing::Dhcp {
+        return Ok(None);
+    }
     report.begin("address", format!("asking the LAN's DHCP server for {}", record.mac));
     let lease = host.lan.reserve(&record.network_id, record.mac, record.spec.name.as_str()).await?;
     let address = lease.address.map(|address| address.to_string()).unwrap_or_default();
     report.end("address", format!("{address} for {}", record.mac));
-    Ok(lease)
+    Ok(Some(lease))
 }
 
 /// The checkout is the client's work, as the person: here it gets a place and is waited for.
@@ -126,7 +131,7 @@ pub async fn create(
         blocking(move || opt.new_bind(&name, Path::new(&mount.source), &person, mount.read_only)).await?;
     }
     let engine_id =
-        engine_container(host, record, (&gathered.image, &gathered.facts), &gathered.lease).await?;
+        engine_container(host, record, (&gathered.image, &gathered.facts), gathered.lease.as_ref()).await?;
     Ok((gathered.layers, engine_id))
 }
 
@@ -135,7 +140,7 @@ pub async fn engine_container(
     host: &Host,
     record: &Record,
     (image, facts): (&Image, &ImageFacts),
-    lease: &LeaseView,
+    lease: Option<&LeaseView>,
 ) -> Result<String> {
     let name = record.spec.name.as_str();
     if let Some(other) = host.engine.inspect(name).await? {
@@ -196,7 +201,7 @@ fn engine_create(
     host: &Host,
     record: &Record,
     (image, facts): (&Image, &ImageFacts),
-    lease: &LeaseView,
+    lease: Option<&LeaseView>,
     (volumes, cgroups): (Vec<Volume>, View),
 ) -> Create {
     let spec = &record.spec;
@@ -211,16 +216,26 @@ fn engine_create(
         },
         stop_signal: image.stop_signal.clone(),
         cgroups,
-        network: spec.network.clone(),
+        place: place(spec),
         mac: record.mac,
-        dns: lease.dns.clone(),
-        dns_search: lease.domain.clone().into_iter().collect(),
+        dns: lease.map(|lease| lease.dns.clone()).unwrap_or_default(),
+        dns_search: lease.and_then(|lease| lease.domain.clone()).into_iter().collect(),
         volumes,
         env: spec.env.clone(),
         ulimits: spec.ulimits.clone(),
         shm: spec.shm.map(|size| size.0),
         limits,
         capabilities: spec.capabilities.clone(),
+    }
+}
+
+fn place(spec: &ContainerSpec) -> Place {
+    let lan = |fixed| Place::Lan { network: spec.network.clone(), fixed };
+    match spec.address {
+        Addressing::Dhcp => lan(None),
+        Addressing::Static(fixed) => lan(Some(fixed)),
+        Addressing::Nat => Place::Bridge,
+        Addressing::None => Place::Nowhere,
     }
 }
 

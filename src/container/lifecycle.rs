@@ -51,6 +51,10 @@ const ATTACH: Duration = Duration::from_secs(30);
 /// Waits until a started container has its address, on the host too.
 async fn attached(host: &Host, record: &Record) -> Result<()> {
     let name = record.spec.name.as_str();
+    if !record.spec.address.is_on_lan() {
+        // Docker's own networks are there before the container runs.
+        return Ok(());
+    }
     match tokio::time::timeout(ATTACH, host.lan.attached(&record.network_id, record.mac)).await {
         Ok(Err(gone)) => Err(gone),
         Ok(Ok(view)) if view.is_live() => Ok(()),

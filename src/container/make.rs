@@ -106,8 +106,8 @@ async fn again(host: &Host, mut record: Record, make: &Make) -> Result<Record> {
         make.report
             .warning(format!("Docker no longer had the container {name}: it is made anew on the same /opt"));
         let (image, facts) = build::image(host, &record.spec.image, &make.report).await?;
-        let lease = host.lan.reserve(&record.network_id, record.mac, &name).await?;
-        record.engine_id = build::engine_container(host, &record, (&image, &facts), &lease).await?;
+        let lease = build::address(host, &record, &make.report).await?;
+        record.engine_id = build::engine_container(host, &record, (&image, &facts), lease.as_ref()).await?;
         host.records.put(&name, &record)?;
     }
     lifecycle::start(host, &record, &make.report).await?;
@@ -226,16 +226,25 @@ async fn taken_back(host: &Host, record: &mut Record) -> Vec<String> {
     }
 }
 
-async fn new_record(host: &Host, make: &Make) -> Result<Record> {
-    let spec = make.request.spec.clone();
-    let network = host.engine.network(&spec.network).await?.ok_or_else(|| {
-        Fault::new(Kind::Missing, format!("there is no network {} on this host", spec.network))
-            .next("moorage setup --parent INTERFACE")
+/// Docker's ID of the LAN's network.
+async fn lan(host: &Host, name: &str) -> Result<String> {
+    let network = host.engine.network(name).await?.ok_or_else(|| {
+        Fault::new(Kind::Missing, format!("there is no network {name} on this host"))
+            .next("moorage setup --parent INTERFACE; without a LAN that can be used: --address nat")
     })?;
     if network.driver != crate::engine::DRIVER {
-        let what = format!("the network {} is Docker's {}, not moorage's", spec.network, network.driver);
+        let what = format!("the network {name} is Docker's {}, not moorage's", network.driver);
         return Err(Fault::new(Kind::Missing, what).next("moorage setup --parent INTERFACE").into());
     }
+    Ok(network.id)
+}
+
+async fn new_record(host: &Host, make: &Make) -> Result<Record> {
+    let spec = make.request.spec.clone();
+    let network_id = match spec.address.is_on_lan() {
+        true => lan(host, &spec.network).await?,
+        false => String::new(),
+    };
     let (owner, caller) = (spec.owner.clone(), make.caller.clone());
     let (people, gid) = tokio::task::spawn_blocking(move || people::inside(&owner, &caller))
         .await
@@ -244,7 +253,7 @@ async fn new_record(host: &Host, make: &Make) -> Result<Record> {
         schema: SCHEMA,
         id: random_hex::<6>(),
         mac: Mac::pinned(&host.config.mac_prefix, &host.host_id, &spec.network, spec.name.as_str()),
-        network_id: network.id,
+        network_id,
         machine_id: random_hex::<16>(),
         host_key: identity::host_key(spec.name.as_str())?,
         created: jiff::Timestamp::now(),

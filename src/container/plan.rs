@@ -4,7 +4,7 @@ mod by_hand;
 
 use super::Account;
 use crate::spec::plan::{Plan, Step};
-use crate::spec::{ContainerSpec, Limits, Mac};
+use crate::spec::{Addressing, ContainerSpec, Limits, Mac};
 use by_hand::{Volume, quoted};
 
 /// What the host has of what a specification needs.
@@ -68,8 +68,10 @@ pub fn plan(spec: &ContainerSpec, present: &Present, places: &Places) -> Plan {
         }
         lowers.insert(0, lower);
     }
-    let address = format!("get an address for {} from the LAN's DHCP server", places.mac);
-    add(1, "address", address, vec![]);
+    if spec.address == Addressing::Dhcp {
+        let address = format!("get an address for {} from the LAN's DHCP server", places.mac);
+        add(1, "address", address, vec![]);
+    }
     for source in &spec.sources {
         let to = Volume::of(spec, places).upper(&source.to);
         let commands = by_hand::check_out(&source.repo, source.reference.as_deref(), &to, places);

@@ -21,6 +21,7 @@ pub struct Record {
     /// The group that may look at the files on the host: the person's own, or the owning group.
     pub gid: u32,
     pub mac: Mac,
+    /// Docker's ID of the LAN's network; empty where the container is not on the LAN.
     pub network_id: String,
     pub machine_id: String,
     pub host_key: HostKey,

@@ -8,7 +8,7 @@ use super::{Host, Intent, Record, Setup, build, runlog};
 use crate::api::{self, ContainerDetail, ContainerView, State};
 use crate::engine::Found;
 use crate::lan::LeaseView;
-use crate::spec::ContainerSpec;
+use crate::spec::{Addressing, ContainerSpec};
 
 /// What is known of one container, put together from record, engine and lease.
 pub struct Sight<'a> {
@@ -37,6 +37,8 @@ impl Sight<'_> {
     pub fn view(&self) -> ContainerView {
         let spec = &self.record.spec;
         let state = self.state();
+        let bridge = self.found.ok().flatten().and_then(|found| found.bridge);
+        let bridge = bridge.filter(|_| spec.address == Addressing::Nat);
         ContainerView {
             name: spec.name.clone(),
             owner: spec.owner.clone(),
@@ -44,9 +46,12 @@ impl Sight<'_> {
             branch: spec.branch.clone(),
             patches: spec.patches.clone(),
             state,
-            network: spec.network.clone(),
-            mac: self.record.mac,
-            address: self.lease.and_then(|lease| lease.address),
+            network: match spec.address {
+                Addressing::Dhcp | Addressing::Static(_) => spec.network.clone(),
+                elsewhere => elsewhere.to_string(),
+            },
+            mac: bridge.map_or(self.record.mac, |(_, mac)| mac),
+            address: self.lease.and_then(|lease| lease.address).or(bridge.map(|(address, _)| address)),
             ipv6: Vec::new(),
             image: spec.image.clone(),
             outdated: false,

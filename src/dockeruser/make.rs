@@ -16,7 +16,7 @@ use crate::report::table::fields;
 use crate::report::{Event, Fault, Kind, Reporter};
 use crate::site;
 use crate::spec::plan::Plan;
-use crate::spec::{ContainerSpec, MountSpec, Owner};
+use crate::spec::{Addressing, ContainerSpec, MountSpec, Owner};
 
 /// What may be asked for of any container.
 #[derive(Debug, clap::Args)]
@@ -30,6 +30,10 @@ pub struct Wishes {
     /// Map a path of this host into the container; may be given several times
     #[arg(long = "mount", value_name = "HOST:INSIDE[:ro]", value_parser = site::mount)]
     pub mounts: Vec<MountSpec>,
+    /// How it gets its address: dhcp (of the LAN), nat (Docker's bridge), none, or ADDRESS/PREFIX@GATEWAY of its own on
+    /// the LAN; as config.toml says where absent
+    #[arg(long, value_name = "KIND")]
+    pub address: Option<Addressing>,
     /// Do not wait until it is ready, only until it has been started
     #[arg(long)]
     pub no_wait: bool,

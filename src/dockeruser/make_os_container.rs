@@ -29,6 +29,7 @@ pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
         owner: people.owner,
         name: wishes.name.clone(),
         mounts: wishes.mounts.clone(),
+        address: wishes.address,
         user: people.user,
         members: people.members,
         keys: people.keys,

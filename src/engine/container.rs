@@ -18,7 +18,7 @@ use bollard::query_parameters::{
 use futures_util::StreamExt as _;
 
 use super::{DRIVER, Engine, LABEL, View, fault, found};
-use crate::spec::{Limits, Mac, Ulimit};
+use crate::spec::{Fixed, Limits, Mac, Ulimit};
 
 /// Seconds an init has to end its services before it is killed.
 const STOP_SECONDS: i32 = 30;
@@ -43,6 +43,32 @@ pub struct Volume {
     pub read_only: bool,
 }
 
+/// Where a container is in the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// On a network of our driver; with an address that a person chose, or else one of a DHCP server.
+    Lan {
+        network: String,
+        fixed: Option<Fixed>,
+    },
+    /// On Docker's bridge.
+    Bridge,
+    Nowhere,
+}
+
+impl Place {
+    fn network(&self) -> &str {
+        match self {
+            Place::Lan { network, .. } => network,
+            Place::Bridge => BRIDGE,
+            Place::Nowhere => "none",
+        }
+    }
+}
+
+/// Docker's own network with NAT.
+const BRIDGE: &str = "bridge";
+
 /// All the Engine has to know to create a container.
 #[derive(Debug, Clone)]
 pub struct Create {
@@ -53,7 +79,7 @@ pub struct Create {
     pub stop_signal: Option<String>,
     /// What its own init sees of the control groups.
     pub cgroups: View,
-    pub network: String,
+    pub place: Place,
     pub mac: Mac,
     pub dns: Vec<Ipv4Addr>,
     pub dns_search: Vec<String>,
@@ -78,6 +104,8 @@ pub struct Found {
     pub pid: Option<i32>,
     /// The image's id, `sha256:…`
     pub image_id: String,
+    /// Address and MAC on Docker's bridge, while it runs there.
+    pub bridge: Option<(Ipv4Addr, Mac)>,
 }
 
 impl Create {
@@ -104,7 +132,7 @@ impl Create {
             open_stdin: Some(!own_init),
             host_config: Some(self.host_config(own_init)),
             networking_config: Some(NetworkingConfig {
-                endpoints_config: Some([(self.network.clone(), self.endpoint())].into()),
+                endpoints_config: Some([(self.place.network().to_owned(), self.endpoint())].into()),
             }),
             ..Default::default()
         }
@@ -113,7 +141,7 @@ impl Create {
     fn host_config(&self, own_init: bool) -> HostConfig {
         let limits = &self.limits;
         let mut host = HostConfig {
-            network_mode: Some(self.network.clone()),
+            network_mode: Some(self.place.network().to_owned()),
             restart_policy: Some(RestartPolicy {
                 name: Some(RestartPolicyNameEnum::UNLESS_STOPPED),
                 maximum_retry_count: None,
@@ -154,12 +182,19 @@ impl Create {
     }
 
     fn endpoint(&self) -> EndpointSettings {
+        let fixed = match &self.place {
+            Place::Lan { fixed, .. } => fixed,
+            // An engine older than API 1.44 chooses one itself.
+            Place::Bridge => {
+                return EndpointSettings { mac_address: Some(self.mac.to_string()), ..Default::default() };
+            }
+            Place::Nowhere => return EndpointSettings::default(),
+        };
         // Driver options carry the MAC on every Docker version; an endpoint's own field needs API 1.44.
-        let options = [("moorage.hostname", self.name.clone()), ("moorage.mac", self.mac.to_string())];
-        EndpointSettings {
-            driver_opts: Some(options.map(|(key, value)| (key.to_owned(), value)).into()),
-            ..Default::default()
-        }
+        let own = [("moorage.hostname", self.name.clone()), ("moorage.mac", self.mac.to_string())];
+        let fixed = fixed.map(|fixed| ("moorage.address", fixed.to_string()));
+        let options = own.into_iter().chain(fixed).map(|(key, value)| (key.to_owned(), value));
+        EndpointSettings { driver_opts: Some(options.collect()), ..Default::default() }
     }
 }
 
@@ -187,6 +222,12 @@ fn ulimit(name: &str, limit: Ulimit) -> ResourcesUlimits {
         soft: Some(limit.soft as i64),
         hard: Some(limit.hard as i64),
     }
+}
+
+fn on_the_bridge(networks: HashMap<String, EndpointSettings>) -> Option<(Ipv4Addr, Mac)> {
+    let there = networks.get(BRIDGE)?;
+    let (address, mac) = (there.ip_address.as_ref()?, there.mac_address.as_ref()?);
+    Some((address.parse().ok()?, mac.parse().ok()?))
 }
 
 impl Engine {
@@ -245,6 +286,7 @@ impl Engine {
             running: state.running.unwrap_or_default(),
             pid: state.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0),
             image_id: seen.image.unwrap_or_default(),
+            bridge: seen.network_settings.and_then(|settings| on_the_bridge(settings.networks?)),
         }))
     }
 
@@ -270,6 +312,7 @@ impl Engine {
                 running: seen.state.is_some_and(|state| state.to_string() == "running"),
                 pid: None,
                 image_id: seen.image_id.unwrap_or_default(),
+                bridge: seen.network_settings.and_then(|settings| on_the_bridge(settings.networks?)),
             })
             .collect())
     }

@@ -6,7 +6,7 @@ use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{BuildImageOptions, CreateContainerOptionsBuilder};
 use futures_util::StreamExt as _;
 
-use super::{Create, Engine, Init, fault};
+use super::{Create, Engine, Init, Place, fault};
 use crate::spec::{Limits, Mac};
 
 /// The name of a trial's control group is its own; those of containers are twelve hexadecimal digits.
@@ -31,7 +31,7 @@ impl Engine {
             init,
             stop_signal: None,
             cgroups: cgroups.view(&format!("{GROUP}{short}")),
-            network: "none".to_owned(),
+            place: Place::Nowhere,
             mac: Mac([2, 0, 0, 0, 0, 1]),
             dns: Vec::new(),
             dns_search: Vec::new(),

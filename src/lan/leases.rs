@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::dhcp::{Port, Ports};
 use super::keeper::{Command, Ground, Keeper, Unanswered};
+use super::lease::State;
 use super::record::{Endpoint, Key, LeaseRecord};
 use super::view::LeaseView;
 use crate::report::{Fault, Kind};
@@ -46,10 +47,10 @@ impl Leases {
         self.kept().get(key).filter(|handle| !handle.commands.is_closed()).cloned()
     }
 
-    /// The keeper of the record's lease, started if there is none. Its name and tenure become the record's.
+    /// The keeper of the record's lease, started if there is none. Its name, tenure and chosen address become the record's.
     pub async fn open(self: &Arc<Self>, record: LeaseRecord, parent: &str) -> Result<Handle> {
         let key = Key::new(&record.network, record.mac);
-        let describe = Command::Describe(record.hostname.clone(), record.tenure);
+        let describe = Command::Describe(record.hostname.clone(), record.tenure, record.fixed);
         let known = self.find(&key);
         let handle = match known {
             Some(handle) => handle,
@@ -144,7 +145,10 @@ impl Handle {
                 std::mem::forget(forget);
                 Ok(view)
             }
-            Ok(Err(Unanswered)) if on_timeout == OnTimeout::Background => {
+            // A chosen address that another machine has is not sought any further.
+            Ok(Err(Unanswered))
+                if on_timeout == OnTimeout::Background && self.view().state != State::Static =>
+            {
                 std::mem::forget(forget);
                 Ok(self.view())
             }
@@ -156,6 +160,11 @@ impl Handle {
     fn unanswered(&self, wait: Duration) -> Fault {
         let view = self.view();
         let name = if view.hostname.is_empty() { "a container" } else { &view.hostname };
+        if let (State::Static, Some(address)) = (view.state, view.address) {
+            let what = format!("the address {address} of {name} is used by another machine");
+            let fault = Fault::new(Kind::Failed, what).next("choose another one for one of the two");
+            return view.last.into_iter().fold(fault, |fault, last| fault.why(last.text));
+        }
         let fault = Fault::new(
             Kind::TimedOut,
             format!(

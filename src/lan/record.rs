@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::clock::Stamp;
 use super::lease::{Grant, Lease, Route};
 use super::sandbox::Setting;
-use crate::spec::Mac;
+use crate::spec::{Fixed, Mac};
 
 /// How many things a lease's journal remembers.
 const JOURNAL: usize = 20;
@@ -108,6 +108,9 @@ pub struct LeaseRecord {
     pub mac: Mac,
     pub hostname: String,
     pub tenure: Tenure,
+    /// An address that a person chose: no server is asked.
+    #[serde(default)]
+    pub fixed: Option<Fixed>,
     pub lease: Option<StoredLease>,
     /// The address it had last, to ask for again.
     pub wish: Option<Ipv4Addr>,
@@ -123,6 +126,7 @@ impl LeaseRecord {
             mac,
             hostname: hostname.to_owned(),
             tenure,
+            fixed: None,
             lease: None,
             wish: None,
             endpoint: None,

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::text::Source;
 use crate::report::{Fault, Kind};
 use crate::spec::network::{ConflictCheck, OnTimeout};
-use crate::spec::{Limits, MacPrefix, Owner};
+use crate::spec::{Addressing, Limits, MacPrefix, Owner};
 
 /// Where the settings of a host are.
 pub const CONFIG: &str = "/etc/moorage/config.toml";
@@ -47,6 +47,8 @@ pub struct HostConfig {
     pub on_timeout: OnTimeout,
     /// When an address is checked for another machine that uses it.
     pub conflict_check: ConflictCheck,
+    /// How containers come by their addresses that ask for nothing else: `dhcp`, `nat` or `none`.
+    pub address: Addressing,
     /// What the MACs begin with that moorage gives to containers; for LANs that know only registered ones.
     pub mac_prefix: MacPrefix,
 }
@@ -89,6 +91,7 @@ impl Default for HostConfig {
             dhcp_timeout: 10,
             on_timeout: OnTimeout::default(),
             conflict_check: ConflictCheck::default(),
+            address: Addressing::default(),
             mac_prefix: MacPrefix::default(),
         }
     }
@@ -164,6 +167,12 @@ impl HostConfig {
         if config.dhcp_timeout == 0 {
             return Err(wrong("dhcp_timeout", "0 seconds are too short for an answer".into()));
         }
+        if let Addressing::Static(fixed) = config.address {
+            return Err(wrong(
+                "address",
+                format!("{fixed} can be one container's only: here is dhcp, nat or none"),
+            ));
+        }
         Ok(config)
     }
 }
@@ -224,6 +233,7 @@ mod tests {
             dhcp_timeout = 20
             on_timeout = "fail"
             conflict_check = "before"
+            address = "nat"
             mac_prefix = "02:5e:10"
             [limits.default]
             memory = "8GiB"
@@ -247,6 +257,8 @@ mod tests {
             "[limits.maximum]",
             "dhcp_timeout = 0",
             "mac_prefix = '01:00'",
+            "address = 'wifi'",
+            "address = '10.0.0.5/24'",
             "network = ",
         ]
         .iter()

@@ -7,7 +7,7 @@ use super::nearest::not_found;
 use super::substitute::Values;
 use super::validate::{Licence, validate};
 use crate::report::{Fault, Kind};
-use crate::spec::{ContainerName, ContainerSpec, FileSpec, Limits, MountSpec, Owner};
+use crate::spec::{Addressing, ContainerName, ContainerSpec, FileSpec, Limits, MountSpec, Owner};
 
 /// What `make-dev-container` was asked for.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct Request {
     pub name: Option<String>,
     /// Beyond those of the project.
     pub mounts: Vec<MountSpec>,
+    /// The host's usual kind where absent.
+    pub address: Option<Addressing>,
     /// Who asks.
     pub user: String,
     /// The people in the owning group; they may log in too.
@@ -36,6 +38,7 @@ pub struct OsRequest {
     pub owner: Owner,
     pub name: Option<String>,
     pub mounts: Vec<MountSpec>,
+    pub address: Option<Addressing>,
     pub user: String,
     pub members: Vec<String>,
     pub keys: Vec<String>,
@@ -101,6 +104,7 @@ impl Site {
             setup: valid.setup,
             ready: valid.ready,
             network: self.host.network.clone(),
+            address: request.address.unwrap_or(self.host.address),
         })
     }
 
@@ -128,6 +132,7 @@ impl Site {
             setup: Vec::new(),
             ready: None,
             network: self.host.network.clone(),
+            address: request.address.unwrap_or(self.host.address),
         })
     }
 

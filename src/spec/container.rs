@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Archive, ByteSize, ContainerName, Owner};
+use super::{Addressing, Archive, ByteSize, ContainerName, Owner};
 
 /// Everything that decides what a container is. The same input resolves to the same specification, and two
 /// specifications are compared field by field when the container already exists.
@@ -53,8 +53,10 @@ pub struct ContainerSpec {
     /// A shell command that succeeds inside when the container is ready, beyond sshd.
     #[serde(default)]
     pub ready: Option<String>,
-    /// The Docker network it hangs on.
+    /// The Docker network it hangs on, where it is on the LAN.
     pub network: String,
+    #[serde(default, skip_serializing_if = "Addressing::is_default")]
+    pub address: Addressing,
 }
 
 /// A repository and where its checkout goes, below `/opt`.

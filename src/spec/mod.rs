@@ -1,5 +1,6 @@
 //! The words of moorage as types: names, MACs, sizes, archives, the container's specification and the plan. Pure.
 
+pub mod address;
 pub mod archive;
 pub mod container;
 pub mod mac;
@@ -9,6 +10,7 @@ pub mod plan;
 pub mod reference;
 pub mod size;
 
+pub use address::{Addressing, Fixed};
 pub use archive::{Archive, Digest};
 pub use container::{ContainerSpec, FileSpec, Limits, MountSpec, SourceSpec, Ulimit};
 pub use mac::{Mac, MacPrefix};

@@ -122,9 +122,24 @@ impl Dockerd {
         self.join(endpoint, &created).await
     }
 
+    /// The answer to CreateEndpoint for one of moorage's own with an address that a person chose.
+    pub async fn create_fixed(&self, endpoint: &str, mac: Mac, address: &str) -> Result<Value, String> {
+        let options = json!({
+            "moorage.mac": mac.to_string(),
+            "moorage.hostname": "demo-main-ann",
+            "moorage.address": address,
+        });
+        self.call("CreateEndpoint", endpoint_body(endpoint, "", options)).await
+    }
+
     /// Starts a container that somebody else made.
     pub async fn run_foreign(&self, endpoint: &str, mac: &str) -> Container {
-        let body = endpoint_body(endpoint, mac, json!({}));
+        self.run_foreign_with(endpoint, mac, json!({})).await
+    }
+
+    /// The same with driver options.
+    pub async fn run_foreign_with(&self, endpoint: &str, mac: &str, options: Value) -> Container {
+        let body = endpoint_body(endpoint, mac, options);
         let created = self.call("CreateEndpoint", body).await.unwrap();
         self.join(endpoint, &created).await
     }

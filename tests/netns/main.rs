@@ -8,6 +8,7 @@ mod dhcpd;
 mod dockerd;
 mod doctor;
 mod fault;
+mod fixed;
 mod kernel;
 mod lifetime;
 mod matrix;

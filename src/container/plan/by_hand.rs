@@ -4,7 +4,7 @@ use super::Places;
 use crate::container::Account;
 use crate::container::identity::below_opt;
 use crate::report::escape;
-use crate::spec::{ContainerSpec, Limits};
+use crate::spec::{Addressing, ContainerSpec, Fixed, Limits};
 
 /// Where things are of the container `name`.
 pub struct Volume(String);
@@ -123,8 +123,9 @@ fn identity(spec: &ContainerSpec, volume: &Volume) -> Vec<String> {
 
 fn docker_create(spec: &ContainerSpec, opt: &str, places: &Places) -> String {
     let name = spec.name.as_str();
+    let network = if spec.address == Addressing::Nat { "bridge" } else { "none" };
     let mut words: Vec<String> =
-        ["docker", "create", "--name", name, "--hostname", name, "--network", "none"]
+        ["docker", "create", "--name", name, "--hostname", name, "--network", network]
             .map(str::to_owned)
             .into();
     let mut flag = |name: &str, value: String| words.extend([name.to_owned(), quoted(&value)]);
@@ -169,20 +170,36 @@ fn limits(asked: &Limits, usual: &Limits) -> Vec<(&'static str, String)> {
     memory.into_iter().chain(pids).chain(shares).collect()
 }
 
-/// What pipework and udhcpc do by hand, and the users inside.
+/// The container, its interface, and the users inside.
 pub fn start(spec: &ContainerSpec, places: &Places) -> Vec<String> {
-    let Places { parent, mac, .. } = places;
-    let name = spec.name.as_str();
-    let mut lines = vec![
-        format!("docker start {name}"),
-        format!("pid=$(docker inspect -f '{{{{.State.Pid}}}}' {name})"),
-        format!("ip link add link {parent} name eth0 address {mac} netns $pid type macvlan mode bridge"),
-        "nsenter -t $pid -n ip link set eth0 up".to_owned(),
-        format!("nsenter -t $pid -n udhcpc -i eth0 -n -x hostname:{name}"),
-    ];
+    let mut lines = vec![format!("docker start {}", spec.name)];
+    lines.extend(interface(spec, places));
     for person in &places.people {
         lines.extend(user(spec, person));
     }
+    lines
+}
+
+/// What pipework and udhcpc do by hand.
+fn interface(spec: &ContainerSpec, places: &Places) -> Vec<String> {
+    let Places { parent, mac, .. } = places;
+    let name = spec.name.as_str();
+    let inside = "nsenter -t $pid -n";
+    let address = match spec.address {
+        Addressing::Nat | Addressing::None => return Vec::new(),
+        Addressing::Dhcp => vec![format!("{inside} udhcpc -i eth0 -n -x hostname:{name}")],
+        Addressing::Static(Fixed { address, prefix, gateway }) => {
+            let route = gateway.map(|gateway| format!("{inside} ip route add default via {gateway}"));
+            let address = format!("{inside} ip address add {address}/{prefix} dev eth0");
+            [address].into_iter().chain(route).collect()
+        }
+    };
+    let mut lines = vec![
+        format!("pid=$(docker inspect -f '{{{{.State.Pid}}}}' {name})"),
+        format!("ip link add link {parent} name eth0 address {mac} netns $pid type macvlan mode bridge"),
+        format!("{inside} ip link set eth0 up"),
+    ];
+    lines.extend(address);
     lines
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::protocol::{
-    CreateEndpoint, CreatedEndpoint, Interface, InterfaceName, Join, Joined, Nothing, OPTION_HOSTNAME,
-    OPTION_MAC, OfEndpoint, StaticRoute, text,
+    CreateEndpoint, CreatedEndpoint, Interface, InterfaceName, Join, Joined, Nothing, OPTION_ADDRESS,
+    OPTION_HOSTNAME, OPTION_MAC, OfEndpoint, StaticRoute, text,
 };
 use crate::lan::Lan;
 use crate::lan::host::link_name;
@@ -17,7 +17,7 @@ use crate::lan::record::{Endpoint, Key, LeaseRecord, Tenure};
 use crate::lan::sandbox::Setting;
 use crate::lan::view::LeaseView;
 use crate::report::{Fault, Kind};
-use crate::spec::Mac;
+use crate::spec::{Fixed, Mac};
 
 /// The endpoint's link, proved to be usable, and an address for it.
 pub async fn create(lan: Arc<Lan>, request: CreateEndpoint) -> Result<CreatedEndpoint> {
@@ -25,6 +25,7 @@ pub async fn create(lan: Arc<Lan>, request: CreateEndpoint) -> Result<CreatedEnd
     let asked = Asked::of(&lan, &request)?;
     let key = Key::new(&network.id, asked.mac);
     let record = LeaseRecord::new(&network.id, asked.mac, &asked.hostname, asked.tenure);
+    let record = LeaseRecord { fixed: asked.fixed, ..record };
     let handle = lan.leases.open(record, &network.parent).await?;
     let _gate = handle.gate.clone().lock_owned().await;
     let link = link_name(&request.endpoint);
@@ -73,6 +74,8 @@ struct Asked {
     mac: Mac,
     hostname: String,
     tenure: Tenure,
+    /// The address that the person chose.
+    fixed: Option<Fixed>,
     /// Whether `Interface.MacAddress` named the MAC.
     told: bool,
 }
@@ -81,6 +84,8 @@ impl Asked {
     fn of(lan: &Lan, request: &CreateEndpoint) -> Result<Asked> {
         let said = request.interface.as_ref().map(|i| i.mac_address.as_str()).filter(|mac| !mac.is_empty());
         let pinned = text(&request.options, OPTION_MAC);
+        let fixed = text(&request.options, OPTION_ADDRESS).map(str::parse::<Fixed>).transpose();
+        let fixed = fixed.map_err(|bad| Fault::new(Kind::Usage, format!("{OPTION_ADDRESS}: {bad}")))?;
         let bad = |text: &str| Fault::new(Kind::Usage, format!("{text:?} cannot be the MAC of a container"));
         let parse =
             |text: &str| text.parse::<Mac>().ok().filter(|mac| mac.is_usable()).ok_or_else(|| bad(text));
@@ -104,10 +109,12 @@ impl Asked {
         // The person may have given a MAC that moorage pinned: it stays pinned.
         let tenure = match tenure {
             Tenure::Given if lan.is_pinned(&request.network, mac) => Tenure::Pinned,
+            // Nothing would be lost with it.
+            Tenure::Given if fixed.is_some() => Tenure::Invented,
             other => other,
         };
         let hostname = text(&request.options, OPTION_HOSTNAME).unwrap_or_default().to_owned();
-        Ok(Asked { mac, hostname, tenure, told: said.is_some() })
+        Ok(Asked { mac, hostname, tenure, fixed, told: said.is_some() })
     }
 }
 

@@ -10,6 +10,8 @@ pub const GENERIC: &str = "com.docker.network.generic";
 /// Endpoint options that moorage's own containers carry.
 pub const OPTION_MAC: &str = "moorage.mac";
 pub const OPTION_HOSTNAME: &str = "moorage.hostname";
+/// `ADDRESS/PREFIX@GATEWAY`: no server is asked.
+pub const OPTION_ADDRESS: &str = "moorage.address";
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]

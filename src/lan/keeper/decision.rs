@@ -30,10 +30,7 @@ impl Keeper {
                     self.dirty = true;
                     moved = true;
                 }
-                Action::Note(text) => {
-                    self.record.note(text);
-                    self.dirty = true;
-                }
+                Action::Note(text) => self.complain(text),
             }
         }
         if moved {

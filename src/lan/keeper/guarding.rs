@@ -2,9 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use super::Keeper;
+use super::{Keeper, Unanswered};
 use crate::lan::clock::Boottime;
-use crate::lan::lease::{Arp, Event, Step};
+use crate::lan::lease::{Arp, Event, State, Step};
 use crate::spec::network::ConflictCheck;
 
 impl Keeper {
@@ -16,7 +16,8 @@ impl Keeper {
         }
         let check = self.ground.conflict_check;
         let awaited = check == ConflictCheck::Before && !self.waiting.is_empty();
-        let wanted = address.filter(|_| self.machine.attached() || awaited);
+        let free = address.filter(|address| self.contested != Some(*address));
+        let wanted = free.filter(|_| self.machine.attached() || awaited);
         let probe = check != ConflictCheck::Off && self.proved != wanted;
         self.guard.post(wanted, probe, Boottime::now());
         let watched = wanted.filter(|_| check != ConflictCheck::Off);
@@ -57,7 +58,16 @@ impl Keeper {
             }
             Step::Conflict(address, by) => {
                 tracing::warn!(lease = %self.key.file(), %address, %by, "the address is in use by another machine");
+                if self.machine.state() == State::Static {
+                    self.contested = Some(address);
+                }
                 self.happen(Event::Conflict(by)).await;
+                if self.contested.is_some() {
+                    // On a strict site it must not be used.
+                    for waiter in self.waiting.drain(..) {
+                        let _ = waiter.send(Err(Unanswered));
+                    }
+                }
             }
             Step::Defended(address, by) => {
                 self.ask(address, address).await;

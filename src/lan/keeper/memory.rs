@@ -35,6 +35,17 @@ impl Keeper {
     }
 }
 
+/// The machine of a lease as it is remembered, at rest.
+pub fn machine(record: &LeaseRecord, boot: &str) -> Machine {
+    match &record.fixed {
+        Some(fixed) => Machine::fixed(fixed),
+        None => {
+            let lease = record.lease.as_ref().map(|stored| stored.locate(boot));
+            Machine::new(lease, record.wish, record.tenure == Tenure::Pinned)
+        }
+    }
+}
+
 /// A lease as others see it.
 pub fn view(record: &LeaseRecord, machine: &Machine, parent: &str) -> LeaseView {
     let usable = machine.state().is_bound();
@@ -52,7 +63,7 @@ pub fn view(record: &LeaseRecord, machine: &Machine, parent: &str) -> LeaseView 
         gateway: grant.and_then(|g| g.gateway()),
         dns: grant.map(|g| g.dns.clone()).unwrap_or_default(),
         domain: grant.and_then(|g| g.domain.clone()),
-        server: grant.map(|g| g.server),
+        server: grant.map(|g| g.server).filter(|server| !server.is_unspecified()),
         expires: record.lease.as_ref().filter(|_| usable || grant.is_some()).and_then(StoredLease::expires),
         attached: machine.attached(),
         ipv6: Vec::new(),

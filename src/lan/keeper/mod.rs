@@ -22,6 +22,7 @@ use super::lease::{Event, Guard, Machine};
 use super::record::{Endpoint, Key, LeaseRecord, Tenure};
 use super::shim::Shims;
 use super::view::LeaseView;
+use crate::spec::Fixed;
 use crate::spec::network::ConflictCheck;
 use crate::state::Records;
 
@@ -44,8 +45,8 @@ pub enum Command {
     /// Somebody wants the address; the answer comes when it is bound, or with [`Command::Deadline`].
     Acquire(oneshot::Sender<Result<LeaseView, Unanswered>>),
     Deadline,
-    /// The name or tenure it is known by from now on.
-    Describe(String, Tenure),
+    /// Name and tenure it is known by from now on, and the address that a person chose.
+    Describe(String, Tenure, Option<Fixed>),
     /// An endpoint uses the lease. Answered when that is on disk.
     Claim(Endpoint, oneshot::Sender<Result<()>>),
     /// The endpoint's link is in its sandbox, and up. The endpoint's ID.
@@ -69,6 +70,8 @@ pub struct Keeper {
     guard: Guard,
     /// The address that nobody else was found to have.
     proved: Option<Ipv4Addr>,
+    /// A chosen address that somebody else has too; to go on claiming it would help nobody.
+    contested: Option<Ipv4Addr>,
     /// Bound since the last container left, so that the next one needs no packet.
     fresh: bool,
     port: Arc<Port>,
@@ -95,8 +98,7 @@ impl Keeper {
         port: Arc<Port>,
         commands: mpsc::Receiver<Command>,
     ) -> Result<(Keeper, watch::Receiver<LeaseView>)> {
-        let lease = record.lease.as_ref().map(|stored| stored.locate(&ground.boot));
-        let machine = Machine::new(lease, record.wish, record.tenure == Tenure::Pinned);
+        let machine = memory::machine(&record, &ground.boot);
         let (view, watcher) = watch::channel(memory::view(&record, &machine, port.parent()));
         let keeper = Keeper {
             key: Key::new(&record.network, record.mac),
@@ -104,6 +106,7 @@ impl Keeper {
             timer: Timer::new()?,
             guard: Guard::new(record.mac),
             proved: None,
+            contested: None,
             fresh: false,
             waiting: Vec::new(),
             dirty: record.journal.is_empty(),
@@ -180,7 +183,10 @@ impl Keeper {
                     }
                 }
             }
-            Command::Describe(hostname, tenure) => {
+            Command::Describe(hostname, tenure, fixed) => {
+                if self.record.fixed != fixed {
+                    self.rededicate(fixed).await;
+                }
                 if (&self.record.hostname, self.record.tenure) != (&hostname, tenure) {
                     (self.record.hostname, self.record.tenure) = (hostname, tenure);
                     self.machine.keep(tenure == Tenure::Pinned);
@@ -226,11 +232,22 @@ impl Keeper {
         self.record.endpoint.is_none() && self.waiting.is_empty()
     }
 
+    /// From now on with another chosen address, or with one of a server.
+    async fn rededicate(&mut self, fixed: Option<Fixed>) {
+        self.happen(Event::Release).await;
+        self.record.fixed = fixed;
+        self.record.lease = None;
+        self.machine = memory::machine(&self.record, &self.ground.boot);
+        self.fresh = false;
+        self.dirty = true;
+    }
+
     async fn acquire(&mut self, answer: oneshot::Sender<Result<LeaseView, Unanswered>>) {
         if self.is_usable() && (self.fresh || self.machine.attached()) {
             let _ = answer.send(Ok(self.view.borrow().clone()));
             return;
         }
+        self.contested = None;
         let asked = !self.waiting.is_empty();
         self.waiting.push(answer);
         if !asked {

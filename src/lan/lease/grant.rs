@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::lan::clock::Boottime;
-use crate::spec::Mac;
+use crate::spec::{Fixed, Mac};
 
 /// A lease time that never ends (RFC 2132, 9.2).
 const FOR_EVER: u32 = u32::MAX;
@@ -76,6 +76,26 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// What nobody granted.
+    pub fn fixed(fixed: &Fixed) -> Grant {
+        Grant {
+            address: fixed.address,
+            prefix: fixed.prefix,
+            server: Ipv4Addr::UNSPECIFIED,
+            via: Mac([0; 6]),
+            routers: fixed.gateway.into_iter().collect(),
+            dns: Vec::new(),
+            domain: None,
+            search: Vec::new(),
+            mtu: None,
+            ntp: Vec::new(),
+            routes: Vec::new(),
+            duration: FOR_EVER,
+            t1: FOR_EVER,
+            t2: FOR_EVER,
+        }
+    }
+
     /// The routes that its holder needs beside the one to its own subnet, one for each destination, those on the link
     /// first, as others may lead through them. Where option 121 is there, option 3 does not count (RFC 3442).
     pub fn ways(&self) -> Vec<Route> {

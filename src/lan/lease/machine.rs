@@ -15,7 +15,7 @@ use super::packet::{Packet, To};
 use super::reply::{Answer, Reply};
 use super::retry::{backoff, halfway};
 use crate::lan::clock::Boottime;
-use crate::spec::Mac;
+use crate::spec::{Fixed, Mac};
 
 /// Unanswered transmissions before a REQUEST for an offer is given up for a new DISCOVER (RFC 2131, 3.1: "four times,
 /// for a total delay of 60 seconds").
@@ -39,12 +39,14 @@ pub enum State {
     Bound,
     Renewing,
     Rebinding,
+    /// A person chose the address: no server knows of it.
+    Static,
 }
 
 impl State {
     /// Whether the address may be used.
     pub fn is_bound(self) -> bool {
-        matches!(self, State::Bound | State::Renewing | State::Rebinding)
+        matches!(self, State::Bound | State::Renewing | State::Rebinding | State::Static)
     }
 }
 
@@ -137,6 +139,13 @@ impl Machine {
         }
     }
 
+    /// A machine for an address that needs no server, ever.
+    pub fn fixed(fixed: &Fixed) -> Machine {
+        let lease =
+            Lease { grant: Grant::fixed(fixed), granted: Boottime(Duration::ZERO), spent: Duration::ZERO };
+        Machine { state: State::Static, lease: Some(lease), ..Machine::new(None, None, true) }
+    }
+
     pub fn state(&self) -> State {
         self.state
     }
@@ -162,6 +171,10 @@ impl Machine {
 
     pub fn on(&mut self, event: Event, now: Boottime, dice: u32) -> Vec<Action> {
         let mut out = Vec::new();
+        if self.state == State::Static {
+            self.stay(event, &mut out);
+            return out;
+        }
         match event {
             Event::Start => self.start(now, dice, &mut out),
             Event::Resume => self.resume(now, dice, &mut out),
@@ -184,6 +197,25 @@ impl Machine {
             Event::Release => self.release(dice, &mut out),
         }
         out
+    }
+
+    /// What happens to an address that a person chose.
+    fn stay(&mut self, event: Event, out: &mut Vec<Action>) {
+        match event {
+            Event::Attached | Event::Parked => self.attached = event == Event::Attached,
+            Event::Conflict(by) => {
+                let address =
+                    self.lease.as_ref().map(|lease| lease.grant.address.to_string()).unwrap_or_default();
+                out.push(Action::Note(format!(
+                    "{by} uses {address} too, which was chosen by hand: one of the two has to change"
+                )));
+            }
+            Event::Release => {
+                self.lease = None;
+                self.state = State::Init;
+            }
+            _ => {}
+        }
     }
 
     fn start(&mut self, now: Boottime, dice: u32, out: &mut Vec<Action>) {
@@ -256,6 +288,7 @@ impl Machine {
             State::Bound => self.rest(now, dice, out),
             State::Renewing if self.past_t2(now) => self.rest(now, dice, out),
             State::Renewing | State::Rebinding => self.transmit(now, dice, out),
+            State::Static => {}
         }
     }
 
@@ -430,7 +463,7 @@ impl Machine {
             to: To::Everybody,
         };
         Some(match self.state {
-            State::Init | State::Bound => return None,
+            State::Init | State::Bound | State::Static => return None,
             State::Selecting => Packet { kind: MessageType::Discover, requested: self.wish, ..base },
             State::Requesting => {
                 let offer = self.offer.as_ref()?;
