@@ -92,7 +92,9 @@ fn run(cli: Cli) -> Result<()> {
             Dockeruser::ShowLogs(_) => {
                 interrupt::stoppable(Silent(130).into(), async move || verb.run(&invocation).await)
             }
-            Dockeruser::MakeDevContainer(_) | Dockeruser::MakeOsContainer(_) => {
+            Dockeruser::MakeDevContainer(_)
+            | Dockeruser::MakeOsContainer(_)
+            | Dockeruser::CloneContainer(_) => {
                 let (token, left) = (invocation.interrupted.clone(), left_by(&verb).into());
                 interrupt::graceful(left, token, async move || verb.run(&invocation).await)
             }
@@ -120,6 +122,10 @@ fn left_by(verb: &Dockeruser) -> Fault {
             interrupted("; the daemon undoes what was begun, unless the set-up inside had started")
                 .next("moorage list-containers")
         }
+        Dockeruser::CloneContainer(_) => interrupted(
+            "; the daemon undoes the clones that were not finished, and their source runs as before",
+        )
+        .next("moorage list-containers"),
         Dockeruser::StartContainer(_)
         | Dockeruser::StopContainer(_)
         | Dockeruser::RestartContainer(_)

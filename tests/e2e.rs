@@ -5,6 +5,7 @@ mod support;
 
 mod e2e {
     mod address;
+    mod clone;
     mod doctor;
     mod enter;
     mod faults;

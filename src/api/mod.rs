@@ -8,6 +8,9 @@
 //! | `POST /v1/plan` [`MakeRequest`] | [`Plan`](crate::spec::plan::Plan) |
 //! | `POST /v1/containers` [`MakeRequest`] | events; the result is a [`MakeResult`] |
 //! | `POST /v1/containers/{typed}/start`, `/stop`, `/restart`, `/remove` | events; the result is a [`VerbResult`] |
+//! | `POST /v1/containers/{typed}/clone/plan` [`CloneRequest`] | [`ClonePlan`] |
+//! | `POST /v1/containers/{typed}/clone` [`CloneRequest`] | events; the result is a [`CloneResult`] |
+//! | `GET /v1/containers/{typed}/clones` | `Vec<ContainerName>`; the container itself may be gone |
 //! | `POST /v1/operations/{id}/source` [`SourceDone`] | `{}` |
 //! | `POST /v1/operations/{id}/cancel` | `{}`; the operation undoes itself and says so in its events |
 //! | `POST /v1/present` [`PresentRequest`] | [`Present`] |
@@ -20,10 +23,12 @@
 //! that is no 2xx carries a [`report::Fault`](crate::report::Fault). Every request says `Moorage-Api: 1`.
 
 pub mod client;
+pub mod clone;
 pub mod frame;
 pub mod types;
 
 pub use client::Client;
+pub use clone::{CloneDone, CloneFailed, ClonePlan, CloneRequest, CloneResult, LargeFile, MOST_CLONES};
 pub use types::*;
 
 /// Where the daemon listens for people.

@@ -103,6 +103,9 @@ pub struct ContainerView {
     pub created: jiff::Timestamp,
     /// The verb in progress, where one is.
     pub operation: Option<String>,
+    /// What it was cloned from, where it is a clone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloned_from: Option<ContainerName>,
 }
 
 /// All about one container.

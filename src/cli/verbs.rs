@@ -36,6 +36,7 @@ role!(Dockeruser in dockeruser {
     ListContainers => list_containers,
     ShowContainer => show_container,
     EnterContainer => enter_container,
+    CloneContainer => clone_container,
     ShowLogs => show_logs,
     ListLeases => list_leases,
     Doctor => doctor,

@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 
 use super::identity::{authorized_keys, below_opt, root_files};
-use super::{Caller, Host, Record, check, slice};
+use super::{Caller, Host, Record, check, clone, slice};
 use crate::api::SourceDone;
-use crate::engine::{Create, File, Image, ImageFacts, Init, Place, View, Volume};
+use crate::engine::{Create, File, Image, ImageFacts, Init, Place, View, Volume, root_image};
 use crate::lan::LeaseView;
 use crate::opt::{Layer, Staging, Upper, ViewOwner, VolumeRequest};
 use crate::report::{Event, Fault, Kind, Reporter};
@@ -39,6 +39,21 @@ pub async fn gather(
         sources(host, record, for_whom, staged, report),
     )?;
     Ok(Gathered { image, facts, layers, lease, staging })
+}
+
+/// The image that a container is made anew from: of a clone, the root filesystem it started with.
+pub async fn image_of(host: &Host, record: &Record, report: &Reporter) -> Result<(Image, ImageFacts)> {
+    if let Some(cloned) = &record.cloned {
+        match host.engine.image(&root_image(&cloned.root)).await? {
+            Some(image) => {
+                let facts = host.facts(&image).await?;
+                return Ok((image, facts));
+            }
+            None => report
+                .warning(format!("what {} had in its root filesystem is gone from Docker too", cloned.from)),
+        }
+    }
+    image(host, &record.spec.image, report).await
 }
 
 /// The image and what is inside it; pulled where it is not here.
@@ -142,6 +157,20 @@ pub async fn engine_container(
     (image, facts): (&Image, &ImageFacts),
     lease: Option<&LeaseView>,
 ) -> Result<String> {
+    let mut files = root_files(record, facts);
+    if let Some(cloned) = &record.cloned {
+        files.extend(clone::group::root_files(record, cloned, facts, None));
+    }
+    engine_container_with(host, record, (image, facts), (lease, files)).await
+}
+
+/// The same with these files put into its root filesystem.
+pub async fn engine_container_with(
+    host: &Host,
+    record: &Record,
+    (image, facts): (&Image, &ImageFacts),
+    (lease, files): (Option<&LeaseView>, Vec<File>),
+) -> Result<String> {
     let name = record.spec.name.as_str();
     if let Some(other) = host.engine.inspect(name).await? {
         if other.id != record.id {
@@ -166,7 +195,7 @@ pub async fn engine_container(
         slice::confine(&cgroups, &record.id, &create.limits).await?;
     }
     let engine_id = host.engine.create(&create).await?;
-    identify(host, name, root_files(record, facts)).await?;
+    identify(host, name, files).await?;
     Ok(engine_id)
 }
 
@@ -181,7 +210,7 @@ async fn identify(host: &Host, name: &str, files: Vec<File>) -> Result<()> {
                 Some(content) => {
                     root.write_file(in_root(&file.path), content, file.mode, (file.uid, file.gid))
                 }
-                None => root.make_home(in_root(&file.path), file.uid, file.gid),
+                None => root.make_directory(in_root(&file.path), file.mode, (file.uid, file.gid)),
             })
         });
         match written.await {
@@ -220,6 +249,11 @@ fn engine_create(
         mac: record.mac,
         dns: lease.map(|lease| lease.dns.clone()).unwrap_or_default(),
         dns_search: lease.and_then(|lease| lease.domain.clone()).into_iter().collect(),
+        hosts: record
+            .cloned
+            .as_ref()
+            .map(|cloned| clone::group::hosts(cloned, &spec.name))
+            .unwrap_or_default(),
         volumes,
         env: spec.env.clone(),
         ulimits: spec.ulimits.clone(),
@@ -239,18 +273,22 @@ fn place(spec: &ContainerSpec) -> Place {
     }
 }
 
-/// The `/opt` volume with homes, keys, licence and checkouts in its fresh upper directory, mounted.
-async fn volume(host: &Host, record: &Record, gathered: &mut Gathered) -> Result<()> {
+/// Who may look at a container's `/opt` on the host.
+pub fn view_owner(record: &Record) -> ViewOwner {
     let by_person = matches!(record.spec.owner, Owner::Person(_));
-    let view = ViewOwner {
+    ViewOwner {
         uid: record.people.first().filter(|_| by_person).map_or(0, |account| account.uid),
         gid: record.gid,
         group_readable: !by_person,
-    };
+    }
+}
+
+/// The `/opt` volume with homes, keys, licence and checkouts in its fresh upper directory, mounted.
+async fn volume(host: &Host, record: &Record, gathered: &mut Gathered) -> Result<()> {
     let request = VolumeRequest {
         name: record.opt_volume().to_owned(),
         layers: gathered.layers.iter().map(Layer::id).collect(),
-        view: Some(view),
+        view: Some(view_owner(record)),
     };
     let (opt, record, staging) = (host.opt.clone(), record.clone(), gathered.staging.take());
     blocking(move || {

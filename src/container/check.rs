@@ -95,6 +95,12 @@ pub fn image(image: &str, config: &HostConfig) -> Result<(), Fault> {
         return Err(wrong(what).next("name it as in moorage/demo:latest"));
     }
     let of_images = config.registry.as_deref().and_then(|prefix| prefix.split('/').next());
+    if image.starts_with(crate::engine::ROOTS) {
+        let what = format!("{image} is the root filesystem of somebody's container");
+        return Err(
+            Fault::new(Kind::Denied, what).next("clone-container makes containers of it, for its owner")
+        );
+    }
     match registry(image) {
         Some(host) if of_images != Some(host) && !config.registries.iter().any(|allowed| allowed == host) => {
             Err(denied(format!("images of the registry {host} are not allowed on this host"), "registries"))

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::build::{self, Gathered};
 use super::record::{SCHEMA, random_hex};
 use super::{
-    Caller, Host, Intent, Record, Setup, check, diff, identity, lifecycle, people, ready, runlog, undo, view,
+    Caller, Host, Intent, Record, Setup, check, clone, diff, identity, lifecycle, people, ready, runlog,
+    undo, view,
 };
 use crate::api::{MakeRequest, MakeResult, SourceDone};
 use crate::report::{Fault, Kind, Reporter};
@@ -70,7 +71,11 @@ pub async fn make(host: &Host, make: Make) -> Result<MakeResult> {
 
 /// The record of a container that exists. What is left of one that was half made or half removed goes first.
 async fn leftover_cleared(host: &Host, name: &str) -> Result<Option<Record>> {
-    let Some(record) = host.records.get(name)? else { return Ok(None) };
+    let Some(mut record) = host.records.get(name)? else { return Ok(None) };
+    if let Some(Intent::Clone { runs }) = record.intent {
+        clone::source::settle(host, &record, runs).await?;
+        record.intent = None;
+    }
     if record.intent.is_none() {
         return Ok(Some(record));
     }
@@ -105,7 +110,7 @@ async fn again(host: &Host, mut record: Record, make: &Make) -> Result<Record> {
     if found.is_none_or(|found| found.engine_id != record.engine_id) {
         make.report
             .warning(format!("Docker no longer had the container {name}: it is made anew on the same /opt"));
-        let (image, facts) = build::image(host, &record.spec.image, &make.report).await?;
+        let (image, facts) = build::image_of(host, &record, &make.report).await?;
         let lease = build::address(host, &record, &make.report).await?;
         record.engine_id = build::engine_container(host, &record, (&image, &facts), lease.as_ref()).await?;
         host.records.put(&name, &record)?;
@@ -156,7 +161,7 @@ async fn fresh(host: &Host, make: Make) -> Result<(Record, Bytes)> {
 }
 
 /// Undoing removes what has the names of this container's volumes: nobody else's may have them when it begins.
-async fn names_are_free(host: &Host, record: &Record) -> Result<()> {
+pub(super) async fn names_are_free(host: &Host, record: &Record) -> Result<()> {
     let opt = host.opt.clone();
     let kept = build::blocking(move || opt.volumes()).await?;
     for volume in record.volumes() {
@@ -260,6 +265,7 @@ async fn new_record(host: &Host, make: &Make) -> Result<Record> {
         engine_id: String::new(),
         setup: if spec.setup.is_empty() { Setup::Done } else { Setup::Pending },
         intent: Some(Intent::Make),
+        cloned: None,
         people,
         gid,
         spec,

@@ -4,6 +4,7 @@
 //! intent before the first effect, so that a daemon that was killed finishes or undoes it when it starts again.
 
 pub mod check;
+pub mod clone;
 pub mod diff;
 pub mod identity;
 pub mod lifecycle;
@@ -12,6 +13,7 @@ pub mod people;
 pub mod plan;
 pub mod ready;
 pub mod record;
+pub mod roots;
 pub mod runlog;
 mod slice;
 pub mod undo;
@@ -33,7 +35,7 @@ use crate::site::host::HostConfig;
 use crate::state::Records;
 
 pub use people::{Account, Caller};
-pub use record::{Intent, Record, Setup};
+pub use record::{Cloned, Intent, Record, Setup};
 
 /// The parts an operation works with.
 pub struct Host {

@@ -1,10 +1,12 @@
 //! What moorage remembers of a container.
 
+use std::net::Ipv4Addr;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Account;
-use crate::spec::{ContainerSpec, Mac};
+use crate::spec::{ContainerName, ContainerSpec, Mac};
 
 /// The version of [`Record`]'s layout.
 pub const SCHEMA: u32 = 1;
@@ -31,6 +33,32 @@ pub struct Record {
     pub setup: Setup,
     /// The operation in progress, written before its first effect.
     pub intent: Option<Intent>,
+    /// What it was cloned from, where it is a clone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloned: Option<Cloned>,
+}
+
+/// What a clone has of its source and its group beside what every container has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cloned {
+    pub from: ContainerName,
+    /// The key of the committed root filesystem it starts from (`engine::root_image`).
+    pub root: String,
+    /// The image that the source's was made of, by its id: a newer one of that name makes the clone outdated too.
+    pub image_id: String,
+    /// All that were made with it, and the source first.
+    pub group: Vec<Peer>,
+    /// The group's own SSH key: each member lets whoever has it in.
+    pub key: HostKey,
+}
+
+/// A member of a group of clones, as the others know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    pub name: ContainerName,
+    pub address: Ipv4Addr,
+    /// `ssh-ed25519 AAAA…`
+    pub host_key: String,
 }
 
 /// The container's SSH identity, made by us so that it is known before the first login.
@@ -65,6 +93,8 @@ pub enum Intent {
     Make,
     /// Finished at start.
     Remove,
+    /// It is being cloned, and is stopped for that. At start it is as it was before, and runs again where it did.
+    Clone { runs: bool },
 }
 
 impl Record {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Host, Record, build, slice};
+use super::{Host, Record, build, roots, slice};
 use crate::engine::InUse;
 use crate::report::{Fault, Kind};
 
@@ -35,6 +35,9 @@ pub async fn take_apart(host: &Host, record: &Record) -> Vec<String> {
         host.leftovers.notify_one();
     } else if let Err(error) = host.records.remove(name) {
         remains.push(format!("the record of {name}: {error:#}"));
+    } else if let Err(error) = roots::collect(host).await {
+        // Nobody's any more, and asked about again with the next container that goes.
+        tracing::warn!("what only {name} needed stays: {error:#}");
     }
     remains
 }

@@ -23,7 +23,9 @@ pub struct Sight<'a> {
 impl Sight<'_> {
     pub fn state(&self) -> State {
         match (&self.operation, self.record.intent, self.found) {
-            (Some(_), _, _) | (None, Some(Intent::Make | Intent::Remove), _) => State::Busy,
+            (Some(_), _, _) | (None, Some(Intent::Make | Intent::Remove | Intent::Clone { .. }), _) => {
+                State::Busy
+            }
             (None, None, Err(())) => State::Unknown,
             (None, None, Ok(None)) => State::Missing,
             (None, None, Ok(Some(found))) => match (found.running, self.record.setup) {
@@ -57,6 +59,7 @@ impl Sight<'_> {
             outdated: false,
             created: self.record.created,
             operation: self.operation.clone(),
+            cloned_from: self.record.cloned.as_ref().map(|cloned| cloned.from.clone()),
         }
     }
 }
@@ -87,7 +90,7 @@ pub async fn view(host: &Host, record: &Record, operation: Option<String>) -> Co
     };
     let mut view = Sight { record, found, lease: lease.as_ref(), operation }.view();
     view.ipv6 = ipv6;
-    view.outdated = outdated(found.ok().flatten(), image.as_deref());
+    view.outdated = outdated(record, found.ok().flatten(), image.as_deref());
     view
 }
 
@@ -98,8 +101,11 @@ async fn current(host: &Host, reference: &str) -> Option<String> {
 }
 
 /// Whether the container's image has been replaced. One whose image is not known under its name any more is not.
-fn outdated(found: Option<&Found>, current: Option<&str>) -> bool {
-    matches!((found, current), (Some(found), Some(current)) if !found.image_id.is_empty() && found.image_id != current)
+fn outdated(record: &Record, found: Option<&Found>, current: Option<&str>) -> bool {
+    // A clone's own image is its source's root filesystem, which no name stands for.
+    let of_clone = record.cloned.as_ref().map(|cloned| cloned.image_id.as_str());
+    let own = of_clone.or(found.map(|found| found.image_id.as_str()));
+    matches!((found, own, current), (Some(_), Some(own), Some(current)) if !own.is_empty() && own != current)
 }
 
 /// All containers. The engine's silence makes states unknown; it never makes containers vanish.
@@ -118,7 +124,7 @@ pub async fn all(host: &Host, operation: impl Fn(&str) -> Option<String>) -> Res
             images.insert(image.clone(), current(host, image).await);
         }
         let current = images.get(image).and_then(Option::as_deref);
-        let outdated = outdated(found.ok().flatten(), current);
+        let outdated = outdated(&record, found.ok().flatten(), current);
         let lease = leases.iter().find(|l| l.network == record.network_id && l.mac == record.mac);
         let mut view = Sight { record: &record, found, lease, operation: operation(&name) }.view();
         view.outdated = outdated;

@@ -2,6 +2,7 @@
 //!
 //! It is not in the data path: stopping it disturbs no running container.
 
+mod clones;
 mod doctor;
 mod enter;
 mod events;

@@ -13,6 +13,8 @@ use crate::report::{Fault, Kind};
 
 /// The daemon's own operation: undoing or finishing what was interrupted.
 pub const RECOVERY: &str = "recovery";
+/// A container's state is being taken: it is over in seconds.
+pub const CLONE: &str = "clone";
 /// How long a command waits for an earlier one to be undone: an engine may take its time to stop a container.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -38,9 +40,9 @@ struct Running {
 }
 
 impl Running {
-    /// Whether it is on its way back to nothing.
+    /// Whether it is on its way back to nothing, or soon over.
     fn is_ending(&self) -> bool {
-        self.cancel.is_cancelled() || self.verb == RECOVERY
+        self.cancel.is_cancelled() || [RECOVERY, CLONE].contains(&self.verb)
     }
 }
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::App;
 use super::operations::RECOVERY;
-use crate::container::{Intent, undo};
+use crate::container::{Intent, clone, roots, undo};
 use crate::engine::PROBE;
 
 /// Between two attempts while the Docker Engine is not there: it starts after us, and says so to nobody.
@@ -46,7 +46,7 @@ async fn attempt(app: &App) -> Result<bool> {
         return Ok(true);
     }
     app.host.engine.ping().await?;
-    let mut left = false;
+    let (mut left, mut cloned) = (false, false);
     for (name, record) in unfinished {
         // Busy: the person was quicker, or it is being made right now.
         let Ok(_operation) = app.operations.begin_now(&name, RECOVERY, 0) else {
@@ -58,12 +58,25 @@ async fn attempt(app: &App) -> Result<bool> {
         if current.id != record.id || current.intent.is_none() {
             continue;
         }
+        if let Some(Intent::Clone { runs }) = current.intent {
+            tracing::info!("{name}: ending the cloning that was interrupted");
+            if let Err(error) = clone::source::settle(&app.host, &current, runs).await {
+                tracing::warn!("{error:#}");
+            }
+            left |= app.host.records.get(&name)?.is_some_and(|record| record.intent.is_some());
+            cloned = true;
+            continue;
+        }
         let what = match current.intent {
             Some(Intent::Make) => "undoing the make that was interrupted",
             _ => "finishing the removal that was interrupted",
         };
         tracing::info!("{name}: {what}");
         left |= !undo::take_apart(&app.host, &current).await.is_empty();
+    }
+    if cloned {
+        // Committed and not used by any clone.
+        roots::collect(&app.host).await?;
     }
     Ok(!left)
 }

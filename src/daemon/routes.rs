@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::permit::{Action, permit};
 use super::serve::Counted;
-use super::{App, doctor, enter, events, logs};
+use super::{App, clones, doctor, enter, events, logs};
 use crate::api::{
     API_HEADER, API_VERSION, BODY_LIMIT, ContainerDetail, ContainerView, EnterRequest, LeaseView,
     MakeRequest, Present, PresentRequest, SourceDone, Version,
@@ -32,7 +32,7 @@ use crate::spec::{Archive, ContainerName, Mac, Owner};
 const MOST_PRESENT: usize = 1024;
 
 /// A fault as an answer.
-struct Refusal(Fault);
+pub(super) struct Refusal(Fault);
 
 impl From<Fault> for Refusal {
     fn from(fault: Fault) -> Refusal {
@@ -61,7 +61,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-type Answer<T> = Result<T, Refusal>;
+pub(super) type Answer<T> = Result<T, Refusal>;
 
 /// Who asks; put into the request by the connection.
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
@@ -84,6 +84,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/containers/{typed}/stop", post(stop))
         .route("/v1/containers/{typed}/restart", post(restart))
         .route("/v1/containers/{typed}/remove", post(remove))
+        .route("/v1/containers/{typed}/clone", post(clones::clone))
+        .route("/v1/containers/{typed}/clone/plan", post(clones::plan))
+        .route("/v1/containers/{typed}/clones", get(clones::list))
         .route("/v1/containers/{typed}/logs", get(show_logs))
         .route("/v1/containers/{typed}/enter", post(enter_container))
         .route("/v1/operations/{id}/source", post(source))
@@ -117,7 +120,7 @@ async fn same_wire(request: Request, next: Next) -> Response {
     (StatusCode::UPGRADE_REQUIRED, Json(fault)).into_response()
 }
 
-fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
+pub(super) fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
     serde_json::from_slice(bytes).map_err(|error| {
         Fault::new(Kind::Usage, "the daemon does not understand the request")
             .why(error.to_string())
@@ -150,14 +153,19 @@ impl App {
         Err(fault.into())
     }
 
-    fn permitted(&self, caller: &Caller, action: Action, typed: &str) -> Result<Record> {
+    pub(super) fn permitted(&self, caller: &Caller, action: Action, typed: &str) -> Result<Record> {
         let record = self.find(caller, typed)?;
         permit(caller, action, &record.spec.owner)?;
         Ok(record)
     }
 
     /// What has this exact name, if anything has; refused where `caller` may not do `action` to it.
-    fn permitted_if_there(&self, caller: &Caller, action: Action, name: &str) -> Result<Option<Record>> {
+    pub(super) fn permitted_if_there(
+        &self,
+        caller: &Caller,
+        action: Action,
+        name: &str,
+    ) -> Result<Option<Record>> {
         let record = self.host.records.get(name)?;
         if let Some(record) = &record {
             permit(caller, action, &record.spec.owner)?;

@@ -20,12 +20,37 @@ const AT_ONCE: usize = 8;
 #[derive(Debug, clap::Args)]
 pub struct Names {
     /// Containers; your own also by their short names (siem-9.2)
-    #[arg(value_name = "NAME", required = true, value_parser = NonEmptyStringValueParser::new(),
-          add = super::complete::containers())]
+    #[arg(value_name = "NAME", required_unless_present = "clones_of",
+          value_parser = NonEmptyStringValueParser::new(), add = super::complete::containers())]
     pub names: Vec<String>,
+    /// All clones of this container, which itself may be gone, and not the container
+    #[arg(long, value_name = "NAME", conflicts_with = "names", value_parser = NonEmptyStringValueParser::new(),
+          add = super::complete::containers())]
+    pub clones_of: Option<String>,
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+impl Names {
+    /// The containers that are meant.
+    pub async fn resolve(&self, client: &Client) -> Result<Vec<String>> {
+        match &self.clones_of {
+            Some(source) => clones_of(client, source).await,
+            None => Ok(self.names.clone()),
+        }
+    }
+}
+
+/// The clones of a container.
+pub async fn clones_of(client: &Client, source: &str) -> Result<Vec<String>> {
+    let clones: Vec<String> = client.get(&client::container(source, "/clones")).await?;
+    match clones.is_empty() {
+        false => Ok(clones),
+        true => Err(Fault::new(Kind::NotFound, format!("{source} has no clones"))
+            .next("list-containers shows what there is")
+            .into()),
+    }
 }
 
 /// A verb of the daemon that takes no more than a container.
@@ -66,16 +91,17 @@ struct Broken<'a> {
 }
 
 /// Carries out `verb` on each name and prints what became of it.
-pub async fn run(verb: Verb, names: &Names, invocation: &Invocation) -> Result<()> {
+pub async fn run(verb: Verb, wanted: &Names, invocation: &Invocation) -> Result<()> {
     let client = Client::connect(&invocation.socket).await?;
-    if names.dry_run {
+    let names = wanted.resolve(&client).await?;
+    if wanted.dry_run {
         let plan = |detail: ContainerDetail| plan(verb, &detail);
         let undone = format!("cannot be {}", verb.past());
-        return dry_run(&client, &names.names, plan, &undone, invocation).await;
+        return dry_run(&client, &names, plan, &undone, invocation).await;
     }
     let reporter = invocation.reporter();
-    let outcomes = try_all(&names.names, |typed| {
-        let reporter = of_one(&reporter, typed, names.names.len());
+    let outcomes = try_all(&names, |typed| {
+        let reporter = of_one(&reporter, typed, names.len());
         let client = &client;
         async move {
             let path = client::container(typed, &format!("/{}", verb.word()));
@@ -265,11 +291,12 @@ fn plan(verb: Verb, detail: &ContainerDetail) -> Plan {
 }
 
 /// Asks before the containers are lost, saying what each of them has.
-pub async fn confirm_loss(names: &[String], invocation: &Invocation) -> Result<()> {
+pub async fn confirm_loss(wanted: &Names, invocation: &Invocation) -> Result<()> {
     if invocation.yes {
         return Ok(());
     }
     let client = Client::connect(&invocation.socket).await?;
+    let names = &wanted.resolve(&client).await?;
     let client = &client;
     let details: Vec<(&str, Result<ContainerDetail, Fault>)> =
         try_all(names, |typed| async move { client.get(&client::container(typed, "")).await }).await;

@@ -23,11 +23,17 @@ use crate::report::{Fault, Kind, Silent};
 #[command(after_help = "Examples:
   moorage enter-container siem-9.2
   moorage enter-container siem-9.2 --user root
-  moorage enter-container siem-9.2 -- journalctl -b --no-pager")]
+  moorage enter-container siem-9.2 -- journalctl -b --no-pager
+  moorage enter-container --clones-of siem-9.2 -- uptime")]
 pub struct Args {
     /// The container; your own also by its short name (siem-9.2)
-    #[arg(value_parser = NonEmptyStringValueParser::new(), add = super::complete::containers())]
-    name: String,
+    #[arg(required_unless_present = "clones_of", value_parser = NonEmptyStringValueParser::new(),
+          add = super::complete::containers())]
+    name: Option<String>,
+    /// Run the command in all clones of this container, each line with the clone's name before it
+    #[arg(long, value_name = "NAME", conflicts_with = "name", requires = "command",
+          value_parser = NonEmptyStringValueParser::new(), add = super::complete::containers())]
+    clones_of: Option<String>,
     /// Who to be inside; you (or the owner) where absent
     #[arg(long, short)]
     user: Option<String>,
@@ -37,6 +43,10 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
+    if let Some(source) = &args.clones_of {
+        return super::together::run(source, &args.command, args.user.as_deref(), invocation).await;
+    }
+    let name = args.name.unwrap_or_default();
     // Before anything is begun, so that no signal is lost.
     let signals = Signals::new()?;
     let client = Client::connect(&invocation.socket).await?;
@@ -47,7 +57,7 @@ pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
         terminal: size,
         env: environment(size.is_some()),
     };
-    let connection = client.enter(&args.name, &request).await?;
+    let connection = client.enter(&name, &request).await?;
     let (from, to) = tokio::io::split(connection);
     let kept = size.map(|_| Kept::now()).transpose()?;
     if let Some(kept) = &kept {

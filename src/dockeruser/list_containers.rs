@@ -131,6 +131,7 @@ mod tests {
             outdated: false,
             created: "2026-01-01T00:00:00Z".parse().unwrap(),
             operation: (state == State::Busy).then(|| "stop".into()),
+            cloned_from: None,
         }
     }
 

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -123,6 +125,32 @@ async fn follow(
                 event => reporter.send(event),
             },
             Some(told) = checkouts.next(), if !checkouts.is_empty() => told?,
+        }
+    }
+}
+
+/// Follows an operation that needs nothing of the client to its end. Interrupted, it has the daemon undo what was begun and
+/// stays until that is done.
+pub async fn follow_alone<T: DeserializeOwned>(
+    client: &Client,
+    (path, body): (&str, &impl Serialize),
+    reporter: &Reporter,
+    interrupted: &CancellationToken,
+) -> Result<T> {
+    let mut events = client.stream(path, body).await?;
+    let mut cancelled = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = interrupted.cancelled(), if !cancelled => {
+                cancelled = true;
+                cancel(client, events.operation.as_deref()).await?;
+            }
+            event = events.next() => match event? {
+                Event::Done { result } => return client::result_of(path, result),
+                Event::Failed { fault } => return Err(fault.into()),
+                event => reporter.send(event),
+            },
         }
     }
 }

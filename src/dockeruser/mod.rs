@@ -1,14 +1,16 @@
 //! The role that makes, uses and looks after containers: one file a verb, each with its `Args` and its `run`.
 //! What several verbs need: [`each`] (one verb on several names), [`make`] (the
 //! two verbs that make one), [`definitions`] (the site and the person), [`view`] (containers in words)
-//! and [`complete`] (what the shell completes).
+//! [`together`] (a command in several containers) and [`complete`] (what the shell completes).
 
 mod complete;
 mod definitions;
 mod each;
 mod make;
+mod together;
 mod view;
 
+pub mod clone_container;
 pub mod doctor;
 pub mod enter_container;
 pub mod list_containers;

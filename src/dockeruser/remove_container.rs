@@ -12,7 +12,7 @@ use crate::invocation::Invocation;
 #[derive(Debug, clap::Args)]
 #[command(
     visible_alias = "remove-dev-container",
-    after_help = "Examples:\n  moorage remove-container siem-9.2\n  moorage remove-container --yes siem-9.2 siem-9.3"
+    after_help = "Examples:\n  moorage remove-container siem-9.2\n  moorage remove-container --yes siem-9.2 siem-9.3\n  moorage remove-container --clones-of siem-9.2"
 )]
 pub struct Args {
     #[command(flatten)]
@@ -21,7 +21,7 @@ pub struct Args {
 
 pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
     if !args.names.dry_run {
-        each::confirm_loss(&args.names.names, invocation).await?;
+        each::confirm_loss(&args.names, invocation).await?;
     }
     each::run(Verb::Remove, &args.names, invocation).await
 }

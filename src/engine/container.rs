@@ -83,6 +83,8 @@ pub struct Create {
     pub mac: Mac,
     pub dns: Vec<Ipv4Addr>,
     pub dns_search: Vec<String>,
+    /// Lines of `/etc/hosts`: names with their addresses.
+    pub hosts: Vec<(String, Ipv4Addr)>,
     pub volumes: Vec<Volume>,
     pub env: BTreeMap<String, String>,
     pub ulimits: BTreeMap<String, Ulimit>,
@@ -153,6 +155,7 @@ impl Create {
             shm_size: self.shm.map(|bytes| bytes as i64),
             dns: Some(self.dns.iter().map(ToString::to_string).collect()),
             dns_search: Some(self.dns_search.clone()),
+            extra_hosts: Some(self.hosts.iter().map(|(name, address)| format!("{name}:{address}")).collect()),
             ulimits: Some(self.ulimits.iter().map(|(name, limit)| ulimit(name, *limit)).collect()),
             memory: limits.memory.map(|bytes| bytes.0 as i64),
             pids_limit: limits.pids.map(i64::from),

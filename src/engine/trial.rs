@@ -35,6 +35,7 @@ impl Engine {
             mac: Mac([2, 0, 0, 0, 0, 1]),
             dns: Vec::new(),
             dns_search: Vec::new(),
+            hosts: Vec::new(),
             volumes: Vec::new(),
             env: Default::default(),
             ulimits: Default::default(),

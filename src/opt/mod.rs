@@ -16,6 +16,7 @@ mod fetch;
 mod flatten;
 mod frozen;
 mod held;
+mod large;
 mod layer;
 mod layer_id;
 mod mounts;
@@ -27,12 +28,14 @@ mod turns;
 mod volume;
 
 pub use collect::{Needs, Unneeded};
+pub use held::Held;
+pub use large::LargeFile;
 pub use layer::Layer;
 pub use layer_id::LayerId;
 pub use person::Person;
 pub use staging::Staging;
 pub use store::{Config, Store};
-pub use volume::{Kind, Phase, Upper, Usage, ViewOwner, VolumeRecord, VolumeRequest};
+pub use volume::{Kind, Merged, Phase, Upper, Usage, ViewOwner, VolumeRecord, VolumeRequest};
 
 /// The step of the plan that progress is reported under.
 pub const STEP: &str = "opt";

@@ -14,6 +14,6 @@ pub use address::{Addressing, Fixed};
 pub use archive::{Archive, Digest};
 pub use container::{ContainerSpec, FileSpec, Limits, MountSpec, SourceSpec, Ulimit};
 pub use mac::{Mac, MacPrefix};
-pub use name::{ContainerName, Owner};
+pub use name::{BadName, ContainerName, Owner};
 pub use reference::Reference;
 pub use size::ByteSize;

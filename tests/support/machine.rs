@@ -8,10 +8,24 @@ use super::{Outcome, root};
 /// `world start daemon`, `world kill9 engine`, … (scripts/lib/world).
 #[track_caller]
 pub fn world(verb: &str, name: &str) {
+    run(verb, name, None);
+}
+
+/// Starts the daemon so that it is killed when it comes to `place` (`src/failpoint.rs`).
+#[track_caller]
+pub fn daemon_with_failpoint(place: &str) {
+    run("start", "daemon", Some(place));
+}
+
+#[track_caller]
+fn run(verb: &str, name: &str, failpoint: Option<&str>) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/lib/world");
     let mut command = root().command(path);
     for (key, value) in std::env::vars().filter(|(key, _)| key.starts_with("MOORAGE_WORLD")) {
         command.env(key, value);
+    }
+    if let Some(place) = failpoint {
+        command.env("MOORAGE_FAILPOINT", place);
     }
     Outcome::of(command.args([verb, name])).ok();
 }

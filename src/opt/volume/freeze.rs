@@ -11,6 +11,7 @@ use rustix::fs::{Mode, mkdirat};
 use super::overlay::Places;
 use super::{Kind, Phase, VolumeRecord};
 use crate::opt::frozen::Frozen;
+use crate::opt::held::Held;
 use crate::opt::layer_id::LayerId;
 use crate::opt::store::{Store, directory};
 use crate::opt::{copy, mounts};
@@ -23,6 +24,16 @@ impl Store {
             Kind::Overlay { layers, .. } => Ok(layers),
             Kind::Bind { .. } => bail!("{name} is a mapped directory and has no layers"),
         }
+    }
+
+    /// Keeps a volume's layers from being collected for as long as what is answered is there: others are about to have them.
+    pub fn hold_layers(&self, layers: &[LayerId]) -> Result<Vec<Held>> {
+        let hold = |layer: &LayerId| {
+            let missing =
+                || Fault::new(report::Kind::NotFound, format!("the opt layer {layer} is not in the store"));
+            Ok(self.layers.hold(layer)?.ok_or_else(missing)?)
+        };
+        layers.iter().map(hold).collect()
     }
 
     /// Whether a stack of so many layers has to be made shorter before one more comes onto it.

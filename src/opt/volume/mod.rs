@@ -1,8 +1,10 @@
 //! Volumes: what each is made of, and bringing its mounts about.
 
+mod aside;
 mod bind;
 mod docker;
 mod freeze;
+mod merged;
 mod overlay;
 mod upper;
 
@@ -10,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layer_id::LayerId;
 use super::person::Person;
+pub use merged::Merged;
 pub use upper::Upper;
 
 /// A volume as it is remembered.

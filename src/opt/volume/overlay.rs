@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, mkdirat};
 use rustix::io::Errno;
 
-use super::{Kind, Phase, Upper, Usage, ViewOwner, VolumeRecord, VolumeRequest};
+use super::{Kind, Merged, Phase, Upper, Usage, ViewOwner, VolumeRecord, VolumeRequest};
 use crate::opt::beneath::{self, Inner};
 use crate::opt::layer_id::LayerId;
 use crate::opt::store::{Store, check_name, directory};
@@ -77,9 +77,18 @@ impl Store {
 
     /// Mounts a volume that has been filled, and its view: from now on it exists.
     pub fn finish_volume(&self, name: &str) -> Result<()> {
+        self.finish_volume_with(name, |_| Ok(()))
+    }
+
+    /// The same; `edit` changes what is seen of all the layers together, before anybody else sees it.
+    pub fn finish_volume_with(&self, name: &str, edit: impl FnOnce(&Merged) -> Result<()>) -> Result<()> {
         let _changing = self.changing();
         let mut record = self.record(name)?;
         self.mount_overlay(name, &record)?;
+        let merged = Merged::new(directory(&self.mountpoint(name, &record))?);
+        edit(&merged).map_err(|e| self.explain(e))?;
+        // A descriptor of it would keep the mount busy.
+        drop(merged);
         self.mount_view(name, &record)?;
         record.phase = Phase::Ready;
         self.records.put(name, &record)
@@ -142,6 +151,14 @@ impl Store {
         Ok(self.records.get(name)?.ok_or_else(missing)?)
     }
 
+    /// The volume's own directory, which its container may be writing to.
+    pub(in crate::opt) fn upper_of(&self, name: &str, record: &VolumeRecord) -> Result<OwnedFd> {
+        match &record.kind {
+            Kind::Overlay { upper, .. } => directory(&self.places(name, *upper).upper),
+            Kind::Bind { .. } => bail!("{name} is no overlay"),
+        }
+    }
+
     /// Where a volume is mounted for Docker.
     pub(in crate::opt) fn mountpoint(&self, name: &str, record: &VolumeRecord) -> PathBuf {
         match &record.kind {
@@ -167,7 +184,7 @@ impl Store {
     }
 
     /// The layers' trees, topmost first.
-    pub(super) fn lowers(&self, layers: &[LayerId]) -> Result<Vec<OwnedFd>> {
+    pub(in crate::opt) fn lowers(&self, layers: &[LayerId]) -> Result<Vec<OwnedFd>> {
         let open = |layer: &LayerId| -> Result<OwnedFd> {
             if !self.layers.has(layer)? {
                 let what = format!("the opt layer {layer} is not in the store");

@@ -19,7 +19,7 @@ use crate::report::{Fault, Kind};
 
 /// The fresh upper directory of a volume that is not mounted yet. Paths are relative to `/opt`.
 pub struct Upper {
-    handle: OwnedFd,
+    pub(super) handle: OwnedFd,
     /// The layers below, topmost first.
     lowers: Vec<OwnedFd>,
 }
@@ -115,9 +115,14 @@ impl Upper {
 
     /// Makes a home directory, 0750, which belongs to that user and group.
     pub fn make_home(&self, path: &str, uid: u32, gid: u32) -> Result<()> {
+        self.make_directory(path, 0o750, (uid, gid))
+    }
+
+    /// Makes a directory with this mode and owner, also where there is one.
+    pub fn make_directory(&self, path: &str, mode: u32, (uid, gid): (u32, u32)) -> Result<()> {
         let path = inner(path)?;
         let directory = self.directory(&path)?;
-        give(&directory, Rights { uid, gid, mode: 0o750 }).with_context(|| format!("make /opt/{path}"))
+        give(&directory, Rights { uid, gid, mode }).with_context(|| format!("make /opt/{path}"))
     }
 
     /// Opens a directory of the upper, making it and those on its way as the layers have them.

@@ -1,0 +1,129 @@
+//! Making one clone.
+
+use anyhow::{Context as _, Result};
+
+use super::{Cloning, group, interrupted};
+use crate::container::record::{Cloned, Record};
+use crate::container::{Account, Host, build, lifecycle, undo};
+use crate::engine::{Image, ImageFacts, root_image};
+use crate::failpoint;
+use crate::lan::LeaseView;
+use crate::opt::{Kind, LayerId, Merged, VolumeRequest};
+
+/// The committed root filesystem that clones start from, looked into once.
+pub struct Base {
+    pub image: Image,
+    pub facts: ImageFacts,
+    /// What its root's `authorized_keys` says, where root is one of the people.
+    root_keys: Option<Vec<u8>>,
+}
+
+impl Base {
+    /// `record` is any one of the clones.
+    pub async fn find(host: &Host, key: &str, record: Option<&Record>) -> Result<Base> {
+        let reference = root_image(key);
+        let image = host.engine.image(&reference).await?;
+        let image = image.with_context(|| format!("the image {reference} is gone"))?;
+        let facts = host.facts(&image).await?;
+        let root_keys = match record.is_some_and(|record| record.people.iter().any(Account::is_root)) {
+            true => host.engine.file_of_image(&reference, "/root/.ssh/authorized_keys").await?,
+            false => None,
+        };
+        Ok(Base { image, facts, root_keys })
+    }
+}
+
+/// Makes the clone, and starts it unless it is not to be. On failure nothing of it is left.
+pub async fn make(
+    host: &Host,
+    (record, lease): (&Record, Option<&LeaseView>),
+    (base, layers): (&Base, &[LayerId]),
+    cloning: &Cloning,
+) -> Result<()> {
+    let name = record.spec.name.as_str();
+    let made = async {
+        if cloning.cancel.is_cancelled() {
+            return Err(interrupted(name).into());
+        }
+        let mut record = record.clone();
+        volumes(host, &record, layers).await?;
+        failpoint::reach("clone-volume");
+        record.engine_id = build_container(host, &record, base, lease).await?;
+        failpoint::reach("clone-created");
+        let done = Record { intent: None, ..record };
+        if !cloning.start {
+            return host.records.put(name, &done);
+        }
+        host.engine.start(name).await?;
+        // Its record is written while it boots: from now on a kill leaves a container that only has to be waited for.
+        let (records, written) = (&host.records, &done);
+        tokio::select! {
+            up = async { tokio::try_join!(lifecycle::up(host, written), async { records.put(name, written) }) } => up.map(drop),
+            () = cloning.cancel.cancelled() => Err(interrupted(name).into()),
+        }
+    };
+    let made: Result<()> = made.await;
+    if made.is_err() {
+        // The record may say by now that it is made.
+        host.records.put(name, record)?;
+        undo::take_apart(host, record).await;
+    }
+    made
+}
+
+async fn build_container(
+    host: &Host,
+    record: &Record,
+    base: &Base,
+    lease: Option<&LeaseView>,
+) -> Result<String> {
+    let cloned = record.cloned.as_ref().context("a clone knows what it was cloned from")?;
+    let files = group::root_files(record, cloned, &base.facts, base.root_keys.as_deref());
+    build::engine_container_with(host, record, (&base.image, &base.facts), (lease, files)).await
+}
+
+/// `/opt` on the source's layers with a directory of its own, and the source's mapped host directories, for whoever mapped
+/// them.
+async fn volumes(host: &Host, record: &Record, layers: &[LayerId]) -> Result<()> {
+    let cloned = record.cloned.clone().context("a clone knows what it was cloned from")?;
+    let request = VolumeRequest {
+        name: record.opt_volume().to_owned(),
+        layers: layers.to_owned(),
+        view: Some(build::view_owner(record)),
+    };
+    let (opt, record) = (host.opt.clone(), record.clone());
+    build::blocking(move || {
+        drop(opt.new_volume(request)?);
+        opt.finish_volume_with(record.opt_volume(), |merged| join(merged, &record, &cloned))?;
+        let volumes = opt.volumes()?;
+        for index in 0..record.spec.mounts.len() {
+            let of_source = format!("{}.mount{index}", cloned.from);
+            let source = volumes.iter().find(|(name, _)| *name == of_source);
+            let (_, source) = source.with_context(|| format!("the volume {of_source} is gone"))?;
+            let Kind::Bind { source, person, read_only, .. } = &source.kind else { continue };
+            opt.new_bind(&record.mount_volume(index), source.as_ref(), person, *read_only)?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Puts the group's key into the homes that are in `/opt`, and lets whoever has it in.
+fn join(merged: &Merged, record: &Record, cloned: &Cloned) -> Result<()> {
+    for account in record.people.iter().filter(|account| !account.is_root()) {
+        let (home, owner) = (account.home(), (account.uid, account.gid));
+        let home = home.trim_start_matches("/opt/");
+        let put = || -> Result<()> {
+            merged.make_directory(&format!("{home}/.ssh"), 0o700, owner)?;
+            let keys = format!("{home}/.ssh/authorized_keys");
+            let authorized = merged.read_file(&keys)?.unwrap_or_default();
+            merged.write_file(&keys, &group::with_key(&authorized, cloned), 0o600, owner)?;
+            merged.write_file(&format!("{home}/{}", group::KEY), cloned.key.private.as_bytes(), 0o600, owner)
+        };
+        // A home that its owner has made a link of, or removed, is no reason to have no clone.
+        if let Err(error) = put() {
+            tracing::warn!("{}: {} has no key of the group: {error:#}", record.spec.name, account.name);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! What people ask about clones.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::Response;
+
+use super::operations::{CLONE, Operation};
+use super::permit::{Action, permit};
+use super::routes::{Answer, body};
+use super::{App, events};
+use crate::api::{ClonePlan, CloneRequest, CloneResult, MOST_CLONES};
+use crate::container::clone::{self, Cloning, Group, names};
+use crate::container::runlog::RunLog;
+use crate::container::{Caller, Record};
+use crate::report::{Fault, Kind};
+use crate::spec::{ContainerName, Owner};
+
+/// The verb in progress on a clone that is being made. Its source's is [`CLONE`], and short.
+const MAKE: &str = "make";
+
+fn asked(app: &App, caller: &Caller, typed: &str, bytes: &[u8]) -> anyhow::Result<(Record, CloneRequest)> {
+    let request: CloneRequest = body(bytes)?;
+    let source = app.permitted(caller, Action::Operate, typed)?;
+    permit(caller, Action::Make, &source.spec.owner)?;
+    if !(1..=MOST_CLONES).contains(&request.count) {
+        let what = format!("{} clones are not between 1 and {MOST_CLONES}", request.count);
+        return Err(Fault::new(Kind::Usage, what).next("another --count").into());
+    }
+    Ok((source, request))
+}
+
+pub async fn plan(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(typed): Path<String>,
+    bytes: bytes::Bytes,
+) -> Answer<Json<ClonePlan>> {
+    let (source, request) = asked(&app, &caller, &typed, &bytes)?;
+    let wanted = (request.count, request.name.as_deref());
+    let free = |name: &ContainerName| {
+        Ok(app.host.records.get(name.as_str())?.is_none() && app.operations.verb(name.as_str()).is_none())
+    };
+    let names = names::choose(&source.spec.name, &source.spec.owner, wanted, free)?;
+    Ok(Json(clone::plan::plan(&app.host, &source, names, request.start).await?))
+}
+
+pub async fn clone(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(typed): Path<String>,
+    bytes: bytes::Bytes,
+) -> Answer<Response> {
+    let (source, request) = asked(&app, &caller, &typed, &bytes)?;
+    let mut operations: Vec<Operation> = Vec::new();
+    let wanted = (request.count, request.name.as_deref());
+    let names = names::choose(&source.spec.name, &source.spec.owner, wanted, |name| {
+        // Busy: somebody else is making it.
+        let Ok(operation) = app.operations.begin_now(name.as_str(), MAKE, caller.account.uid) else {
+            return Ok(false);
+        };
+        let free = app.host.records.get(name.as_str())?.is_none();
+        if free {
+            operations.push(operation);
+        }
+        Ok(free)
+    })?;
+    let log = RunLog::open(&app.host.config.storage, source.spec.name.as_str(), "clone", source.gid)?;
+    let first = operations.first().map(|operation| (operation.id.clone(), operation.cancel.clone()));
+    let (id, cancel) =
+        first.ok_or_else(|| Fault::new(Kind::Usage, "no clone was asked for").next("another --count"))?;
+    Ok(events::stream((id, cancel.clone()), move |report| {
+        let report = log.tee(&report);
+        let log_path = log.path.to_string_lossy().into_owned();
+        let cloning = Cloning { caller, start: request.start, log: log_path, report, cancel };
+        async move {
+            let made = all(&app, &source, &names, &cloning).await;
+            log.close(&made);
+            drop(operations);
+            made
+        }
+    }))
+}
+
+async fn all(
+    app: &App,
+    source: &Record,
+    names: &[ContainerName],
+    cloning: &Cloning,
+) -> anyhow::Result<CloneResult> {
+    let group = clone::prepare(&app.host, source, names, cloning).await?;
+    let (source, group, taken) = take(app, source, group, cloning).await?;
+    clone::make_all(&app.host, &source, (group, taken), cloning).await
+}
+
+/// Takes the state while nobody else works on the source. Another that clones it meanwhile waits for that and no longer.
+async fn take(
+    app: &App,
+    source: &Record,
+    group: Group,
+    cloning: &Cloning,
+) -> anyhow::Result<(Record, Group, clone::source::Taken)> {
+    let name = source.spec.name.as_str();
+    let begun = app.operations.begin(name, CLONE, cloning.caller.account.uid).await;
+    let current = match begun {
+        // It may have been removed, or made anew, while the LAN was asked.
+        Ok(operation) => app.host.records.get(name).map(|current| {
+            let current = current.filter(|current| current.id == source.id && current.intent.is_none());
+            let gone =
+                || Fault::new(Kind::NotFound, format!("{name} was removed just now")).next("list-containers");
+            current.map(|current| (operation, current)).ok_or_else(gone)
+        }),
+        Err(fault) => Ok(Err(fault)),
+    };
+    let failed: anyhow::Error = match current {
+        Ok(Ok((_operation, current))) => {
+            let taken = clone::take(&app.host, &current, &group, cloning).await?;
+            return Ok((current, group, taken));
+        }
+        Ok(Err(fault)) => fault.into(),
+        Err(error) => error,
+    };
+    clone::give_up(&app.host, &group).await;
+    Err(failed)
+}
+
+/// The clones of a container, which may itself be gone.
+pub async fn list(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(typed): Path<String>,
+) -> Answer<Json<Vec<ContainerName>>> {
+    let mut clones: Vec<(ContainerName, ContainerName)> = Vec::new();
+    for (_, record) in app.host.records.all()? {
+        if let Some(cloned) = record.cloned {
+            clones.push((cloned.from, record.spec.name));
+        }
+    }
+    let mut owners = vec![Owner::Person(caller.account.name.clone())];
+    owners.extend(caller.groups.iter().map(|(_, group)| Owner::Group(group.clone())));
+    let sources = owners.iter().flat_map(|owner| ContainerName::candidates(&typed, owner));
+    for source in sources {
+        let of_it: Vec<ContainerName> =
+            clones.iter().filter(|(from, _)| *from == source).map(|(_, name)| name.clone()).collect();
+        if !of_it.is_empty() {
+            return Ok(Json(of_it));
+        }
+    }
+    // It has none, or there is no such container.
+    app.permitted(&caller, Action::Show, &typed)?;
+    Ok(Json(Vec::new()))
+}

@@ -1,0 +1,80 @@
+//! Root filesystems as images: what a container wrote over its image, committed for those that are cloned from it.
+//!
+//! They are called `moorage-root/<key>`: no person may name such an image (`container::check`), and each is removed when
+//! no record names its key any more.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use bollard::errors::Error;
+use bollard::models::{ContainerConfig, ImageSummary};
+use bollard::query_parameters::{
+    CommitContainerOptionsBuilder, InspectContainerOptionsBuilder, ListImagesOptionsBuilder,
+    RemoveImageOptions,
+};
+
+use super::{Engine, LABEL, fault, found};
+
+/// What the names of committed root filesystems begin with.
+pub const ROOTS: &str = "moorage-root/";
+/// The label of an image that is a container's root filesystem; its value is the key.
+const ROOT_LABEL: &str = "moorage.root";
+
+/// The image that holds the root filesystem of this key.
+pub fn root_image(key: &str) -> String {
+    format!("{ROOTS}{key}:latest")
+}
+
+impl Engine {
+    /// Commits the root filesystem of a stopped container under `key`; answers the image's id. `owner` is written on it.
+    pub async fn commit(&self, container: &str, key: &str, owner: &str) -> Result<String> {
+        let doing = format!("commit the root filesystem of {container}");
+        // Whatever is made of it by hand must not look like the container it was taken from.
+        let changes = format!("LABEL {ROOT_LABEL}={key} moorage.owner={owner} {LABEL}=\"\"");
+        let options = CommitContainerOptionsBuilder::default()
+            .container(container)
+            .repo(&format!("{ROOTS}{key}"))
+            .tag("latest")
+            .pause(false)
+            .changes(&changes)
+            .build();
+        let docker = self.docker().await?;
+        let committed = docker.commit_container(options, ContainerConfig::default()).await;
+        Ok(committed.map_err(|e| fault(e, doing))?.id)
+    }
+
+    /// Bytes that a container has written over its image.
+    pub async fn written_bytes(&self, container: &str) -> Result<u64> {
+        let options = InspectContainerOptionsBuilder::default().size(true).build();
+        let answer = self.docker().await?.inspect_container(container, Some(options)).await;
+        let seen = found(answer, format!("measure {container}"))?;
+        let bytes = seen.and_then(|seen| seen.size_rw).unwrap_or_default();
+        Ok(u64::try_from(bytes).unwrap_or_default())
+    }
+
+    /// The keys of the committed root filesystems that are here, with their images' ids.
+    pub async fn roots(&self) -> Result<Vec<(String, String)>> {
+        let filters: HashMap<&str, Vec<&str>> = [("label", vec![ROOT_LABEL])].into();
+        let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+        let docker = self.docker().await?;
+        let images = docker.list_images(Some(options)).await.map_err(|e| fault(e, "list the images"))?;
+        let ours = |image: &ImageSummary| {
+            let key = image.labels.get(ROOT_LABEL)?;
+            // Somebody may have made an image of such a container by hand: it has the label too, and is theirs.
+            let named = image.repo_tags.contains(&root_image(key));
+            named.then(|| (key.clone(), image.id.clone()))
+        };
+        Ok(images.iter().filter_map(ours).collect())
+    }
+
+    /// Removes a committed root filesystem. `false`: a container still has it, and it stays.
+    pub async fn remove_root(&self, key: &str) -> Result<bool> {
+        let name = root_image(key);
+        let removed = self.docker().await?.remove_image(&name, None::<RemoveImageOptions>, None).await;
+        match removed {
+            Ok(_) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(true),
+            Err(Error::DockerResponseServerError { status_code: 409, .. }) => Ok(false),
+            Err(error) => Err(fault(error, format!("remove the image {name}")).into()),
+        }
+    }
+}
