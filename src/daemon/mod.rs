@@ -6,6 +6,7 @@ mod clones;
 mod doctor;
 mod enter;
 mod events;
+mod given_up;
 mod listen;
 mod logs;
 mod memory;
@@ -106,6 +107,7 @@ async fn serve(args: &Args) -> Result<()> {
         dhcp_timeout: Duration::from_secs(config.dhcp_timeout.into()),
         on_timeout: config.on_timeout,
         conflict_check: config.conflict_check,
+        ..lan::Config::new(&args.state)
     })
     .await?;
     let opt = Store::open(opt::Config {
@@ -138,6 +140,7 @@ async fn serve(args: &Args) -> Result<()> {
         tokio::spawn(serve::people(sockets.api, people, app.clone(), stop.clone())),
     ];
     let recovery = tokio::spawn(recover::recover(app.clone(), stop.clone()));
+    let starting = tokio::spawn(given_up::start(app.clone(), stop.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), run = %args.run.display(), "moorage is up");
 
@@ -153,6 +156,7 @@ async fn serve(args: &Args) -> Result<()> {
         tracing::warn!("operations in progress did not end; they are undone at the next start");
     }
     recovery.abort();
+    starting.abort();
     serving.iter().for_each(tokio::task::JoinHandle::abort);
     listen::close(&sockets.made);
     Ok(())

@@ -321,6 +321,49 @@ impl Engine {
     }
 }
 
+/// A container that dockerd did not start again though its restart policy says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenUp {
+    pub name: String,
+    /// dockerd's words.
+    pub why: String,
+}
+
+impl Engine {
+    /// The containers, whoever made them, that dockerd would have started again if our drivers had been there.
+    pub async fn given_up(&self) -> Result<Vec<GivenUp>> {
+        let filters: HashMap<&str, Vec<&str>> = [("status", vec!["exited"])].into();
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let docker = self.docker().await?;
+        let all = docker.list_containers(Some(options)).await.map_err(|e| fault(e, "list the containers"))?;
+        let mut given_up = Vec::new();
+        for id in all.into_iter().filter_map(|seen| seen.id) {
+            let answer = docker.inspect_container(&id, None).await;
+            let Some(seen) = found(answer, format!("look at the container {id}"))? else { continue };
+            let policy = seen.host_config.and_then(|host| host.restart_policy?.name);
+            let wanted = matches!(
+                policy,
+                Some(
+                    RestartPolicyNameEnum::ALWAYS
+                        | RestartPolicyNameEnum::UNLESS_STOPPED
+                        | RestartPolicyNameEnum::ON_FAILURE
+                )
+            );
+            let why = seen.state.and_then(|state| state.error).unwrap_or_default();
+            if wanted && is_our_absence(&why) {
+                let name = seen.name.unwrap_or_default().trim_start_matches('/').to_owned();
+                given_up.push(GivenUp { name, why });
+            }
+        }
+        Ok(given_up)
+    }
+}
+
+/// Whether dockerd says that it did not find our drivers.
+fn is_our_absence(why: &str) -> bool {
+    why.contains(&format!("plugin \"{DRIVER}\" not found")) || why.contains("/run/moorage/plugin.sock")
+}
+
 impl Engine {
     /// What the container's PID 1 wrote, as the engine kept it: the last `lines`, and what follows where wanted.
     pub async fn output(

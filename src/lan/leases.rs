@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::dhcp::{Port, Ports};
 use super::keeper::{Command, Ground, Keeper, Unanswered};
 use super::lease::State;
-use super::record::{Endpoint, Key, LeaseRecord};
+use super::record::{Endpoint, Key, LeaseRecord, Tenure};
 use super::view::LeaseView;
 use crate::report::{Fault, Kind};
 use crate::spec::network::OnTimeout;
@@ -198,8 +198,14 @@ impl Handle {
         self.tell(Command::Arrived(endpoint.to_owned())).await
     }
 
+    /// The endpoint uses the lease no longer. One that was released meanwhile is none the worse for it.
     pub async fn leave(&self, endpoint: &str) -> Result<()> {
-        self.ask(|answer| Command::Leave(endpoint.to_owned(), answer)).await
+        self.unless_gone(self.ask(|answer| Command::Leave(endpoint.to_owned(), answer)).await)
+    }
+
+    /// Whether the container of the endpoint with this ID is gone; with `unjoined`, one that never came counts.
+    pub async fn is_over(&self, endpoint: &str, unjoined: bool) -> Result<bool> {
+        self.ask(|answer| Command::IsOver(endpoint.to_owned(), unjoined, answer)).await
     }
 
     /// What is remembered of it now.
@@ -209,7 +215,21 @@ impl Handle {
 
     /// Tells the server and forgets the lease. A keeper that ended in this moment had nothing left to give back.
     pub async fn release(&self) -> Result<()> {
-        match self.ask(Command::Release).await {
+        self.unless_gone(self.ask(Command::Release).await)
+    }
+
+    /// The same where nobody will use it again.
+    pub async fn release_invented(&self) -> Result<()> {
+        let tenure = self.record().await.map(|record| record.tenure);
+        match tenure {
+            Ok(Tenure::Invented) => self.release().await,
+            other => self.unless_gone(other.map(drop)),
+        }
+    }
+
+    /// What failed since the keeper has ended did not fail.
+    fn unless_gone(&self, done: Result<()>) -> Result<()> {
+        match done {
             Err(_) if self.commands.is_closed() => Ok(()),
             other => other,
         }

@@ -19,6 +19,7 @@ mod record;
 mod route;
 mod sandbox;
 mod shim;
+mod stale;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -56,6 +57,8 @@ pub struct Config {
     /// What a container's start does then; `reserve` always fails.
     pub on_timeout: OnTimeout,
     pub conflict_check: ConflictCheck,
+    /// How long dockerd may take from making an endpoint to using it; then it is taken for killed.
+    pub join_timeout: Duration,
 }
 
 impl Config {
@@ -66,6 +69,7 @@ impl Config {
             dhcp_timeout: Duration::from_secs(10),
             on_timeout: OnTimeout::default(),
             conflict_check: ConflictCheck::default(),
+            join_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -83,6 +87,9 @@ pub struct Lan {
     endpoints: Mutex<HashMap<String, Key>>,
     /// Waiting for dockerd to take links into their sandboxes, by endpoint ID.
     arrivals: Mutex<HashMap<String, AbortOnDropHandle<()>>>,
+    /// The process that called last.
+    dockerd: Mutex<Option<i32>>,
+    orphans: watch::Sender<Vec<LeaseView>>,
     /// Held while `examine` asks for offers.
     probing: tokio::sync::Mutex<()>,
     _shim_watch: AbortOnDropHandle<()>,
@@ -132,6 +139,8 @@ impl Lan {
             network_records,
             endpoints: Mutex::default(),
             arrivals: Mutex::default(),
+            dockerd: Mutex::default(),
+            orphans: watch::Sender::default(),
             probing: tokio::sync::Mutex::default(),
             config,
         });
@@ -153,9 +162,13 @@ impl Lan {
             self.endpoints().insert(id.clone(), key.clone());
         }
         let handle = self.leases.adopt(record, &network.parent)?;
-        if let Some(endpoint) = endpoint {
+        match endpoint {
             // dockerd may have been about to take the link.
-            self.await_arrival(handle, self.host.happenings(), endpoint);
+            Some(endpoint) if endpoint.sandbox.is_some() => {
+                self.await_arrival(handle, self.host.happenings(), endpoint);
+            }
+            Some(endpoint) => self.expect_join(&endpoint.id),
+            None => {}
         }
         Ok(())
     }
@@ -260,6 +273,10 @@ impl Lan {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn dockerd(&self) -> MutexGuard<'_, Option<i32>> {
+        self.dockerd.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Tells the keeper when dockerd has taken the link from the host into the sandbox, if it was told of one, and set
     /// it up. `happenings` must be older than the link's arrival on the host.
     fn await_arrival(&self, handle: Handle, happenings: broadcast::Receiver<Happening>, endpoint: Endpoint) {
@@ -270,7 +287,9 @@ impl Lan {
             let mac = handle.view().mac;
             match sandbox::Inside::arrival(&host, happenings, (&link, mac), &sandbox, routed).await {
                 Ok(true) => drop(handle.arrived(&endpoint).await),
-                Ok(false) => tracing::warn!(%endpoint, "its interface vanished before its sandbox was there"),
+                Ok(false) => {
+                    tracing::debug!(%endpoint, "its interface vanished before its sandbox was there")
+                }
                 Err(error) => tracing::warn!(%endpoint, "cannot follow its interface: {error:#}"),
             }
         };

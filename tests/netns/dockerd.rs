@@ -132,6 +132,11 @@ impl Dockerd {
         self.call("CreateEndpoint", endpoint_body(endpoint, "", options)).await
     }
 
+    /// The answer to CreateEndpoint for a container that somebody else made.
+    pub async fn create_foreign(&self, endpoint: &str, mac: &str) -> Value {
+        self.call("CreateEndpoint", endpoint_body(endpoint, mac, json!({}))).await.unwrap()
+    }
+
     /// Starts a container that somebody else made.
     pub async fn run_foreign(&self, endpoint: &str, mac: &str) -> Container {
         self.run_foreign_with(endpoint, mac, json!({})).await

@@ -1,8 +1,12 @@
 //! A lease over the life of its container, of the driver, and of dockerd.
 
+use std::time::Duration;
+
+use moorage::lan::Config;
 use moorage::spec::Mac;
 
 use crate::dockerd::Dockerd;
+use crate::kernel::Kernel;
 use crate::server::Server;
 use crate::world::{self, MAC, NETWORK, PARENT, journal, sh, try_sh, until};
 
@@ -194,5 +198,58 @@ fn nothing_is_left_when_the_network_goes() {
         assert_eq!(links.lines().count(), 2, "{links}");
         assert!(links.contains(PARENT));
         assert!(dockerd.create_endpoint("e9", MAC).await.unwrap_err().contains("not known to moorage"));
+    });
+}
+
+#[test]
+fn a_start_that_dockerd_never_finished_is_let_go() {
+    world::run(|world| async move {
+        let server = Server::start(&world);
+        let config = Config { join_timeout: Duration::from_millis(300), ..Config::new(world.path("state")) };
+        let lan = world.start_with(config).await;
+        let dockerd = Dockerd::new(&lan, world.path("")).await;
+        dockerd.create_network(NETWORK, PARENT).await.unwrap();
+        let mut kernel = Kernel::of_this_thread();
+        // dockerd is killed between CreateEndpoint and Join.
+        dockerd.create_endpoint("e1", MAC).await.unwrap();
+        kernel.until(|| !sh("ip -brief link").contains("moor-")).await;
+        until(&lan, MAC, |view| view.state.is_bound() && !view.attached).await;
+        // The lease of one that nobody will start again goes back.
+        dockerd.create_foreign("e2", "").await;
+        server.wait_for("DHCPRELEASE(", 1);
+        kernel.until(|| !sh("ip -brief link").contains("moor-")).await;
+        // Its own next start is as ever.
+        let container = dockerd.run("e3", MAC).await;
+        until(&lan, MAC, |view| view.is_live()).await;
+        container.sh("ping -c1 -W5 10.77.0.1");
+    });
+}
+
+#[test]
+fn a_new_dockerd_is_told_from_the_old_and_what_that_left_goes() {
+    world::run(|world| async move {
+        let server = Server::start(&world);
+        let (lan, dockerd) = world.ready().await;
+        lan.called_by(1000);
+        let pinned = dockerd.run("e1", MAC).await;
+        let foreign = dockerd.run_foreign("e2", "").await;
+        let alive = dockerd.run_foreign("e3", "02:77:00:00:00:33").await;
+        let given = "02:77:00:00:00:33".parse().unwrap();
+        until(&lan, MAC, |view| view.is_live()).await;
+        until(&lan, foreign.mac.as_deref().unwrap().parse().unwrap(), |view| view.is_live()).await;
+        until(&lan, given, |view| view.is_live()).await;
+        pinned.end();
+        foreign.end();
+        lan.called_by(1000);
+        assert!(until(&lan, MAC, |_| true).await.attached);
+        lan.called_by(2000);
+        assert_eq!(lan.orphans().borrow().len(), 3);
+        lan.collect_stale().await;
+        until(&lan, MAC, |view| !view.attached && view.state.is_bound()).await;
+        server.wait_for("DHCPRELEASE(", 1);
+        // With live-restore containers outlive their dockerd.
+        assert!(until(&lan, given, |_| true).await.is_live());
+        alive.sh("ping -c1 -W5 10.77.0.1");
+        assert_eq!(dockerd.run("e4", MAC).await.address, pinned.address);
     });
 }

@@ -19,5 +19,6 @@ mod process;
 mod reach;
 mod renewal;
 mod server;
+mod takeover;
 mod wire;
 mod world;

@@ -55,7 +55,8 @@ pub async fn create(lan: Arc<Lan>, request: CreateEndpoint) -> Result<CreatedEnd
             return Err(error);
         }
     };
-    lan.endpoints().insert(request.endpoint, key);
+    lan.endpoints().insert(request.endpoint.clone(), key);
+    lan.expect_join(&request.endpoint);
     // Without one dockerd leaves the interface without: it gets its address later.
     let address = set.map(|set| format!("{}/{}", set.address.0, set.address.1)).unwrap_or_default();
     // dockerd takes it amiss if it is told a MAC that it said itself.
@@ -175,9 +176,7 @@ pub async fn delete(lan: Arc<Lan>, request: OfEndpoint) -> Result<Nothing> {
     lan.host.discard(&link_name(&request.endpoint)).await?;
     if let Some(handle) = handle {
         let _gate = handle.gate.clone().lock_owned().await;
-        if handle.record().await?.tenure == Tenure::Invented {
-            handle.release().await?;
-        }
+        handle.release_invented().await?;
     }
     lan.endpoints().remove(&request.endpoint);
     Ok(Nothing {})

@@ -56,6 +56,11 @@ pub fn router(lan: &Arc<Lan>) -> Router {
         .fold(Router::new(), |router, (name, call)| router.route(&format!("/NetworkDriver.{name}"), call))
 }
 
+/// Does what dockerd's DeleteEndpoint would.
+pub async fn end(lan: Arc<Lan>, endpoint: &str) -> Result<()> {
+    endpoint::delete(lan, OfEndpoint { endpoint: endpoint.to_owned() }).await.map(drop)
+}
+
 /// A call with a JSON body. Its content type is not looked at: dockerd sends none, or odd ones.
 fn method<Q, A, W>(lan: &Arc<Lan>, work: fn(Arc<Lan>, Q) -> W) -> MethodRouter
 where

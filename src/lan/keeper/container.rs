@@ -50,6 +50,19 @@ impl Keeper {
         }
     }
 
+    /// Whether the endpoint's container is gone; `unjoined`: one that never came counts.
+    pub(super) async fn is_over(&self, id: &str, unjoined: bool) -> Result<bool> {
+        let Some(endpoint) = self.record.endpoint.as_ref().filter(|endpoint| endpoint.id == id) else {
+            // Another one has the lease by now.
+            return Ok(true);
+        };
+        match &endpoint.sandbox {
+            None => Ok(unjoined),
+            Some(sandbox) => Ok(Inside::find(sandbox, self.record.mac).await?.is_none()
+                && !self.is_on_the_way(&endpoint.link).await),
+        }
+    }
+
     async fn is_on_the_way(&self, link: &str) -> bool {
         matches!(link::by_name(&self.ground.host.netlink, link).await, Ok(Some(_)))
     }

@@ -53,6 +53,8 @@ pub enum Command {
     Arrived(String),
     /// The endpoint with this ID uses it no longer. Answered when that is on disk.
     Leave(String, oneshot::Sender<Result<()>>),
+    /// Whether the container of the endpoint with this ID is gone; `true`: one that never came counts.
+    IsOver(String, bool, oneshot::Sender<Result<bool>>),
     /// What is remembered of it now.
     Record(oneshot::Sender<Result<LeaseRecord>>),
     /// Tell the server and forget it.
@@ -204,6 +206,9 @@ impl Keeper {
                     self.happen(Event::Parked).await;
                 }
                 let _ = answer.send(self.save().await);
+            }
+            Command::IsOver(endpoint, unjoined, answer) => {
+                let _ = answer.send(self.is_over(&endpoint, unjoined).await);
             }
             Command::Record(answer) => drop(answer.send(Ok(self.record.clone()))),
             Command::Release(answer) => {

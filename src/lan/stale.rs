@@ -1,0 +1,64 @@
+//! Endpoints that dockerd has forgotten: it was killed, and the next one says neither Leave nor DeleteEndpoint.
+//!
+//! A container's own MAC finds its stale endpoint when it starts again. Here is what ends those that never do.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Lan, LeaseView, driver};
+
+impl Lan {
+    /// dockerd's process made a call. When it is another one than before, [`Lan::orphans`] hears of it.
+    pub fn called_by(&self, pid: i32) {
+        let before = self.dockerd().replace(pid);
+        if before.is_some_and(|before| before != pid) {
+            let live = self.leases().into_iter().filter(|lease| lease.attached).collect();
+            self.orphans.send_replace(live);
+        }
+    }
+
+    /// What was in use when dockerd's process changed last. It changes whenever that does.
+    pub fn orphans(&self) -> watch::Receiver<Vec<LeaseView>> {
+        self.orphans.subscribe()
+    }
+
+    /// Lets go of every endpoint whose container is gone. Of use when a new dockerd has cleared away what the old one left.
+    pub async fn collect_stale(self: &Arc<Self>) {
+        let known: Vec<String> = self.endpoints().keys().cloned().collect();
+        for endpoint in known {
+            self.collect(&endpoint, false).await;
+        }
+    }
+
+    /// Lets go of an endpoint unless dockerd takes its link in time.
+    pub(super) fn expect_join(self: &Arc<Self>, endpoint: &str) {
+        let (lan, id, patience) = (Arc::downgrade(self), endpoint.to_owned(), self.config.join_timeout);
+        let wait = async move {
+            tokio::time::sleep(patience).await;
+            if let Some(lan) = lan.upgrade() {
+                // On its own: the end of the endpoint ends this wait.
+                tokio::spawn(async move { lan.collect(&id, true).await });
+            }
+        };
+        self.arrivals().insert(endpoint.to_owned(), AbortOnDropHandle::new(tokio::spawn(wait)));
+    }
+
+    /// Does what dockerd would have said, if the endpoint's container is gone; or, with `unjoined`, never came.
+    async fn collect(self: &Arc<Self>, endpoint: &str, unjoined: bool) {
+        let collected = async {
+            let Ok((handle, _)) = self.endpoint(endpoint) else { return anyhow::Ok(()) };
+            if handle.is_over(endpoint, unjoined).await? {
+                tracing::info!(%endpoint, "dockerd has forgotten it");
+                driver::end(self.clone(), endpoint).await?;
+            }
+            Ok(())
+        };
+        let collected: Result<()> = collected.await;
+        if let Err(error) = collected {
+            tracing::warn!(%endpoint, "a stale endpoint stays: {error:#}");
+        }
+    }
+}
