@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::report::{Fault, Kind};
 use crate::site::host::{HostConfig, HostLimits, plausible};
+use crate::spec::archive::Scheme;
 use crate::spec::container::ULIMITS;
 use crate::spec::{ContainerName, ContainerSpec, Limits, Owner};
 
@@ -19,7 +20,10 @@ pub fn check(spec: &ContainerSpec, config: &HostConfig) -> Result<(), Fault> {
     network(&spec.network, config)?;
     image(&spec.image, config)?;
     for archive in &spec.opt {
-        archive.scheme().map_err(|e| wrong(e.to_string()))?;
+        if archive.scheme().map_err(|e| wrong(e.to_string()))? == Scheme::Oci {
+            let reference = archive.reference().map_err(|e| wrong(e.to_string()))?;
+            allowed(&reference.registry, "archives", config)?;
+        }
     }
     sources(spec)?;
     mounts(spec)?;
@@ -94,18 +98,23 @@ pub fn image(image: &str, config: &HostConfig) -> Result<(), Fault> {
         let what = format!("{image:?} is not an image with its tag or digest");
         return Err(wrong(what).next("name it as in moorage/demo:latest"));
     }
-    let of_images = config.registry.as_deref().and_then(|prefix| prefix.split('/').next());
     if image.starts_with(crate::engine::ROOTS) {
         let what = format!("{image} is the root filesystem of somebody's container");
         return Err(
             Fault::new(Kind::Denied, what).next("clone-container makes containers of it, for its owner")
         );
     }
-    match registry(image) {
-        Some(host) if of_images != Some(host) && !config.registries.iter().any(|allowed| allowed == host) => {
-            Err(denied(format!("images of the registry {host} are not allowed on this host"), "registries"))
+    registry(image).map_or(Ok(()), |host| allowed(host, "images", config))
+}
+
+/// The daemon asks a registry with the host's own login, so an admin says which.
+fn allowed(host: &str, what: &str, config: &HostConfig) -> Result<(), Fault> {
+    let of_images = config.registry.as_deref().and_then(|prefix| prefix.split('/').next());
+    match of_images == Some(host) || config.registries.iter().any(|allowed| allowed == host) {
+        true => Ok(()),
+        false => {
+            Err(denied(format!("{what} of the registry {host} are not allowed on this host"), "registries"))
         }
-        _ => Ok(()),
     }
 }
 
@@ -334,8 +343,10 @@ mod tests {
     }
 
     #[test]
-    fn archives_without_a_digest_come_from_files_only() {
+    fn archives_without_a_digest_come_from_files_and_registries_only() {
         assert_eq!(refused(|s| s.opt[0].url = "http://h/x.tar.gz".into()), Kind::Usage);
+        assert_eq!(refused(|s| s.opt[0].url = "oci://other.corp/opt/x:1".into()), Kind::Denied);
+        assert_eq!(refused(|s| s.opt[0].url = "oci://other.corp/opt/x".into()), Kind::Usage);
     }
 
     #[test]

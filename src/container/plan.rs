@@ -56,13 +56,9 @@ pub fn plan(spec: &ContainerSpec, present: &Present, places: &Places) -> Plan {
     for (index, archive) in spec.opt.iter().enumerate() {
         let lower = format!("{layers}/{index}");
         if present.archives.get(index).copied().flatten().is_none() {
-            let url = quoted(&archive.url);
             let shell = vec![
                 format!("mkdir -p {lower}"),
-                format!(
-                    "curl -fL {url} |{} tar -x --numeric-owner -C {lower}",
-                    by_hand::unpack(&archive.url)
-                ),
+                format!("{} tar -x --numeric-owner -C {lower}", by_hand::fetch(archive)),
             ];
             add(1, "opt", format!("fetch and extract {}", archive.url), shell);
         }

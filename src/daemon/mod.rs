@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::container::{self, Host};
 use crate::engine::Engine;
 use crate::lan::{self, Lan};
+use crate::oci::Access;
 use crate::opt::{self, Store};
 use crate::report::{Fault, Kind};
 use crate::site::host::HostConfig;
@@ -115,6 +116,7 @@ async fn serve(args: &Args) -> Result<()> {
         state: args.state.clone(),
         archive_roots: config.archives.clone(),
         mount_roots: config.mounts.clone(),
+        docker: Access::of_docker(),
     })?;
     let app = Arc::new(App {
         host: Host {

@@ -1,10 +1,12 @@
 //! One registry, with one person's credentials.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
@@ -34,6 +36,9 @@ const CONNECT: Duration = Duration::from_secs(20);
 /// How often what may succeed a little later is tried again, and after which first pause; each next one is twice as long.
 const RETRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long being let in is taken for granted; a token lives for a minute where nothing else is said (token authentication
+/// specification), and the client gets itself another one then.
+const LOGGED_IN: Duration = Duration::from_secs(30);
 /// Bytes of a file that are read at a time, and how many such blocks wait for the registry.
 const BLOCK: usize = 256 * 1024;
 const AHEAD: usize = 8;
@@ -50,6 +55,8 @@ pub struct Registry {
     client: Client,
     auth: RegistryAuth,
     host: String,
+    /// Repositories that we were let into, for pulling or pushing, and when.
+    logged_in: Mutex<HashMap<(String, bool), Instant>>,
 }
 
 impl Registry {
@@ -80,7 +87,7 @@ impl Registry {
                 .why(format!("{:#}", anyhow::Error::new(e)))
                 .next(format!("ls -la {}", access.certificates.join(host).display()))
         })?;
-        Ok(Registry { client, auth, host: host.to_owned() })
+        Ok(Registry { client, auth, host: host.to_owned(), logged_in: Mutex::default() })
     }
 
     /// The manifest that `of` names, checked against its digest where it has one.
@@ -235,7 +242,14 @@ impl Registry {
     /// Gets a token where the registry wants one. The client would go on without one if that failed, and hide why.
     async fn log_in(&self, at: &Reference, operation: RegistryOperation, doing: &str) -> Result<()> {
         let name = self.name(at)?;
+        let key = (at.repository.clone(), matches!(operation, RegistryOperation::Push));
+        let logged_in = || self.logged_in.lock().unwrap_or_else(PoisonError::into_inner);
+        // It is a request of its own, and an archive may have thousands of blobs.
+        if logged_in().get(&key).is_some_and(|when| when.elapsed() < LOGGED_IN) {
+            return Ok(());
+        }
         self.again(|| self.client.auth(&name, &self.auth, operation), doing).await?;
+        logged_in().insert(key, Instant::now());
         Ok(())
     }
 

@@ -10,13 +10,14 @@ use anyhow::{Context as _, Result};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, oneshot};
 
 use super::STEP;
-use super::archive::{self, Cancel, Watch, network};
+use super::archive::{self, Cancel, Watch, network, registry};
 use super::layer::{Identity, Layer};
 use super::person::Person;
 use super::store::{Store, available};
+use crate::oci::{Artifact, Registry};
 use crate::report::{Fault, Kind, Reporter};
 use crate::spec::archive::Scheme;
-use crate::spec::{Archive, ByteSize, Digest};
+use crate::spec::{Archive, ByteSize, Digest, Reference};
 
 /// Cancels the threads when the future that waits for them is dropped.
 struct CancelOnDrop(Cancel);
@@ -44,7 +45,9 @@ enum Wanted {
 /// up, even if nobody waits for it any more.
 struct Job {
     store: Arc<Store>,
-    archive: Archive,
+    /// As the layer's record names it.
+    source: String,
+    expected: Option<Digest>,
     public: bool,
     watch: Watch,
     _turn: Turn,
@@ -68,6 +71,7 @@ impl Store {
         let layer = match scheme {
             Scheme::File => self.fetch_file(archive, person, reporter).await,
             Scheme::Http => self.fetch_http(archive, person, reporter).await,
+            Scheme::Oci => self.fetch_oci(archive, person, reporter).await,
         };
         let layer = layer.map_err(|e| self.explain(e)).map_err(|e| {
             let mut fault = Fault::of(&e.context(format!("get {}", archive.url)));
@@ -92,8 +96,12 @@ impl Store {
         if let Some(digest) = &archive.sha256 {
             return self.layers.get(digest).ok().flatten();
         }
-        let layers = self.layers.all().unwrap_or_default();
-        layers.into_iter().filter(|layer| layer.source == archive.url).max_by_key(|layer| layer.when)
+        let layers = self.layers.all().unwrap_or_default().into_iter();
+        let is_of: Box<dyn Fn(&Layer) -> bool> = match archive.reference() {
+            Ok(wanted) => Box::new(move |layer| came_from(layer, &wanted)),
+            Err(_) => Box::new(|layer| layer.source == archive.url),
+        };
+        layers.filter(|layer| is_of(layer)).max_by_key(|layer| layer.when)
     }
 
     async fn fetch_file(
@@ -129,7 +137,8 @@ impl Store {
         let settled = identity.is_settled(jiff::Timestamp::now());
         let watch = Watch { reporter: reporter.clone(), cancel: Cancel::default(), total };
         let _cancel = CancelOnDrop(watch.cancel.clone());
-        let job = Job { store: self.clone(), archive: archive.clone(), public: false, watch, _turn: turn };
+        let (source, expected) = (archive.url.clone(), archive.sha256);
+        let job = Job { store: self.clone(), source, expected, public: false, watch, _turn: turn };
         apart(move || {
             let file = File::from(file);
             job.run(&file, |store, digest| {
@@ -170,7 +179,43 @@ impl Store {
         let (transfer, received, total) = network::Transfer::begin(client, &archive.url).await?;
         let watch = Watch { reporter: reporter.clone(), cancel: Cancel::default(), total };
         let _cancel = CancelOnDrop(watch.cancel.clone());
-        let job = Job { store: self.clone(), archive: archive.clone(), public: true, watch, _turn: turn };
+        let (source, expected) = (archive.url.clone(), Some(digest));
+        let job = Job { store: self.clone(), source, expected, public: true, watch, _turn: turn };
+        let work = apart(move || job.run(received, |_, _| Ok(())));
+        let ((), layer) = tokio::join!(transfer.run(), work);
+        layer
+    }
+
+    /// The registry is asked what a tag means now. What a digest means never changes: once it is here nobody is asked.
+    async fn fetch_oci(
+        self: &Arc<Self>,
+        archive: &Archive,
+        person: &Person,
+        reporter: &Reporter,
+    ) -> Result<Layer> {
+        let of = archive.reference().map_err(|e| Fault::new(Kind::Usage, e.to_string()))?;
+        let is_expected = |layer: &Layer| archive.sha256.is_none_or(|digest| digest == layer.digest);
+        if of.digest.is_some()
+            && let Some(layer) = self.layers.all()?.into_iter().find(|layer| came_from(layer, &of))
+            && is_expected(&layer)
+        {
+            return Ok(layer);
+        }
+        let registry = Registry::open(&of.registry, &self.config.docker).await?;
+        let manifest = registry.manifest(&of).await?;
+        let artifact = Artifact::read(&manifest)?;
+        let whole = artifact.archive()?;
+        let here = || Ok(self.layers.get(&whole.digest)?.filter(|layer| layer.public && is_expected(layer)));
+        let turn = match self.here_or_turn(&whole.digest.hex(), person.uid, reporter, here).await? {
+            Wanted::Here(layer) => return Ok(layer),
+            Wanted::Fetching(turn) => turn,
+        };
+        let source = format!("oci://{}", Reference { digest: Some(manifest.digest), ..of.clone() });
+        let (transfer, received) = registry::Transfer::new(registry, of, artifact.pieces()?);
+        let watch = Watch { reporter: reporter.clone(), cancel: Cancel::default(), total: Some(whole.size) };
+        let _cancel = CancelOnDrop(watch.cancel.clone());
+        let expected = archive.sha256.or(Some(whole.digest));
+        let job = Job { store: self.clone(), source, expected, public: true, watch, _turn: turn };
         let work = apart(move || job.run(received, |_, _| Ok(())));
         let ((), layer) = tokio::join!(transfer.run(), work);
         layer
@@ -223,6 +268,20 @@ impl Store {
     }
 }
 
+/// Whether a layer is what a registry had under that digest, or the last one it had under that tag.
+fn came_from(layer: &Layer, wanted: &Reference) -> bool {
+    let archive = Archive { url: layer.source.clone(), sha256: None };
+    // A manifest is written by whoever publishes it, so its digest says which archive, and not who may have it.
+    layer.public
+        && archive.reference().is_ok_and(|source| match wanted.digest {
+            Some(digest) => source.digest == Some(digest) && source.registry == wanted.registry,
+            None => {
+                (&source.registry, &source.repository, &source.tag)
+                    == (&wanted.registry, &wanted.repository, &wanted.tag)
+            }
+        })
+}
+
 /// Does what may take long on a thread of its own: those that tokio has for blocking work are for Docker's calls, which
 /// have to be answered soon.
 async fn apart<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -254,7 +313,7 @@ impl Job {
         }
         let partial = layers.begin()?;
         let (digest, tree) = archive::extract(source, partial.handle()?, &self.watch)?;
-        if let Some(expected) = self.archive.sha256
+        if let Some(expected) = self.expected
             && expected != digest
         {
             return Err(Fault::new(Kind::Failed, "the archive has another digest than it should")
@@ -266,7 +325,7 @@ impl Job {
         check(&self.store, &digest)?;
         let layer = partial.commit(Layer {
             digest,
-            source: self.archive.url.clone(),
+            source: self.source,
             bytes: tree.bytes,
             files: tree.files,
             when: jiff::Timestamp::now(),

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use super::layer::Layers;
 use super::turns::Turns;
 use super::volume::VolumeRecord;
+use crate::oci::Access;
 use crate::report::{Fault, Kind};
 use crate::state::Records;
 
@@ -29,6 +30,8 @@ pub struct Config {
     pub archive_roots: Vec<PathBuf>,
     /// Host paths mounted into containers must lie below one of these.
     pub mount_roots: Vec<PathBuf>,
+    /// With whose login `oci://` archives are asked for.
+    pub docker: Access,
 }
 
 /// The kernel writes what is new to disk by itself after 30 seconds (vm.dirty_expire_centisecs). Asking for it later costs

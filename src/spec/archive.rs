@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Reference;
+
 /// A SHA-256 digest; written `sha256:<64 hex>` (a bare 64-hex text is read too).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -62,7 +64,7 @@ impl From<Digest> for String {
 }
 
 /// One published `/opt` tree: where it is, and what it must hash to.
-/// Without a digest (allowed for `file://` only) the content found when it is fetched names it.
+/// Without a digest (allowed for `file://` and `oci://` only) the content found when it is fetched names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Archive {
@@ -76,6 +78,8 @@ pub struct Archive {
 pub enum Scheme {
     File,
     Http,
+    /// An artifact in a registry.
+    Oci,
 }
 
 /// An archive or digest that cannot be one.
@@ -108,7 +112,15 @@ impl Archive {
                 None => Err(BadArchive(format!("{url}: an archive from the network needs its sha256"))),
             };
         }
-        Err(BadArchive(format!("{url}: an archive is file://, http:// or https://")))
+        if url.starts_with("oci://") {
+            return self.reference().map(|_| Scheme::Oci);
+        }
+        Err(BadArchive(format!("{url}: an archive is file://, http://, https:// or oci://")))
+    }
+
+    /// What an `oci://` archive is called in its registry: `oci://host/repository:tag`, `…@sha256:<of the manifest>` or both.
+    pub fn reference(&self) -> Result<Reference, BadArchive> {
+        self.url.parse().map_err(|e: super::reference::BadReference| BadArchive(e.0))
     }
 }
 
@@ -126,6 +138,17 @@ mod tests {
         assert!(archive.scheme().is_err());
         archive.url = "ftp://h/x".into();
         assert!(archive.scheme().is_err());
+    }
+
+    #[test]
+    fn archives_in_a_registry_have_a_tag_or_a_digest() {
+        let of = |url: &str| Archive { url: url.into(), sha256: None }.scheme();
+        assert_eq!(of("oci://registry.corp:5000/opt/siem:9.2"), Ok(Scheme::Oci));
+        assert_eq!(of(&format!("oci://r.corp/siem@sha256:{}", "a".repeat(64))), Ok(Scheme::Oci));
+        assert!(of("oci://r.corp/siem").is_err());
+        assert!(of("oci://siem:9.2").is_err());
+        // The name alone is that of an image.
+        assert!(of("r.corp/siem:9.2").is_err());
     }
 
     #[test]

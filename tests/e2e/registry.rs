@@ -1,4 +1,6 @@
-//! Images that come from a registry: pulled while the rest goes on, and given up cleanly.
+//! Images and `/opt` trees that come from a registry: pulled while the rest goes on, and given up cleanly.
+
+use std::path::Path;
 
 use rustix::process::Signal;
 
@@ -136,6 +138,60 @@ fn a_client_that_is_killed_while_it_pulls_is_undone_and_the_next_run_converges()
     way.open();
     let made = scene.make(&ann(), &[]);
     scene.ssh(&ann(), &made, "/opt/product/say").ok().says(&scene.project);
+}
+
+/// A tree with `/opt/product` that says `word`.
+fn tree(scene: &Scene, word: &str) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let tree = Path::new(scene.site()).join("tree");
+    std::fs::create_dir_all(tree.join("product")).unwrap();
+    std::fs::write(tree.join("product/word"), word).unwrap();
+    std::fs::write(tree.join("product/say"), "#!/bin/sh\ncat /opt/product/word\n").unwrap();
+    std::fs::set_permissions(tree.join("product/say"), PermissionsExt::from_mode(0o755)).unwrap();
+    tree.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_published_opt_tree_is_the_containers_opt() {
+    let scene = Scene::new("ociopt");
+    let url = format!("oci://{REGISTRY}/opt/{}:1", scene.project);
+    let publish = |word: &str| {
+        root().moorage(&["publish-opt", &tree(&scene, word), &url, "--format", "json"]).ok().json()
+    };
+    let first = publish("one");
+    scene.write(&format!("opt = \"{url}\""));
+    let ann = ann();
+    scene.try_make(&ann, &["--dry-run", "--as-shell"]).ok().says("oras manifest fetch").says(&url[6..]);
+    let made = scene.make(&ann, &[]);
+    scene.ssh(&ann, &made, "/opt/product/say").ok().says("one");
+    assert!(scene.make(&ann, &[]).existed());
+    ann.moorage(&["list-projects", "--site", scene.site()]).ok().says(&scene.project);
+
+    // The tag is given to another tree: who is made now has that, who is there keeps theirs, and the digest is the first's.
+    publish("two");
+    let later = scene.make(&ann, &["--name", &format!("{}-later", scene.project)]);
+    scene.ssh(&ann, &later, "/opt/product/say").ok().says("two");
+    scene.ssh(&ann, &made, "/opt/product/say").ok().says("one");
+    scene.write(&format!("opt = \"{url}@{}\"", first["digest"].as_str().unwrap()));
+    let pinned = scene.make(&ann, &["--name", &format!("{}-pinned", scene.project)]);
+    scene.ssh(&ann, &pinned, "/opt/product/say").ok().says("one");
+}
+
+#[test]
+fn an_opt_tree_of_a_registry_that_is_not_allowed_or_does_not_have_it_leaves_nothing() {
+    let scene = Scene::new("ocifault");
+    for (registry, code, word) in
+        [("127.0.0.1:5999", 6, "registries"), (NOBODY, 1, NOBODY), (REGISTRY, 4, "no-such")]
+    {
+        scene.write(&format!("opt = \"oci://{registry}/opt/no-such:1\""));
+        scene.try_make(&ann(), &[]).ends(code).says(word).helps();
+        scene.nothing_left();
+    }
+    // An image is no tree for /opt.
+    let pushed = Pushed::image(&scene.project);
+    scene.write(&format!("opt = \"oci://{}\"", pushed.at(REGISTRY)));
+    scene.try_make(&ann(), &[]).ends(2).says("is not an /opt archive").helps();
+    scene.nothing_left();
 }
 
 /// These stop daemons.

@@ -9,6 +9,7 @@ mod fetching;
 mod freeze;
 mod hostile;
 mod pack;
+mod registry;
 mod server;
 mod trust;
 mod volumes;

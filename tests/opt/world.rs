@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
+use moorage::oci::Access;
 use moorage::opt::{Config, Layer, Person, Store, Upper, ViewOwner, VolumeRequest};
 use moorage::report::{Event, Fault, Reporter};
 use moorage::spec::{Archive, Digest};
@@ -183,6 +184,7 @@ pub fn config(home: &Path) -> Config {
         state: home.join("state"),
         archive_roots: vec![home.join("archives")],
         mount_roots: vec![home.join("data")],
+        docker: Access { config: Some(home.join("docker.json")), certificates: home.join("certs.d") },
     }
 }
 

@@ -4,7 +4,7 @@ use super::Places;
 use crate::container::Account;
 use crate::container::identity::below_opt;
 use crate::report::escape;
-use crate::spec::{Addressing, ContainerSpec, Fixed, Limits};
+use crate::spec::{Addressing, Archive, ContainerSpec, Fixed, Limits};
 
 /// Where things are of the container `name`.
 pub struct Volume(String);
@@ -36,8 +36,21 @@ pub fn image(image: &str) -> (String, String) {
     }
 }
 
+/// The begin of a pipe that ends in tar: what gets the archive and unpacks it.
+pub fn fetch(archive: &Archive) -> String {
+    let Ok(reference) = archive.reference() else {
+        return format!("curl -fL {} |{}", quoted(&archive.url), unpack(&archive.url));
+    };
+    let repository = quoted(&format!("{}/{}", reference.registry, reference.repository));
+    format!(
+        "oras manifest fetch {} | jq -r '.layers[].digest' | while read -r piece; do \
+         oras blob fetch --output - {repository}@$piece; done | zstd -dc |",
+        quoted(&reference.to_string())
+    )
+}
+
 /// The decompressor in the middle of a pipe, by the archive's name; moorage itself goes by the content.
-pub fn unpack(url: &str) -> &'static str {
+fn unpack(url: &str) -> &'static str {
     match url.rsplit('.').next() {
         Some("zst") => " zstd -dc |",
         Some("gz" | "tgz") => " gzip -dc |",

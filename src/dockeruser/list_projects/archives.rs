@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use tokio::time::{Instant, timeout_at};
 
+use crate::oci::{Access, Artifact, Registry};
 use crate::spec::Archive;
 use crate::spec::archive::Scheme;
 
@@ -45,6 +46,12 @@ async fn size(archive: &Archive, client: Option<&reqwest::Client>) -> Option<u64
             let answer = client?.head(&archive.url).send().await.ok()?.error_for_status().ok()?;
             // Not `content_length()`, which is that of the body, and a HEAD has none.
             answer.headers().get(reqwest::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+        }
+        Scheme::Oci => {
+            let of = archive.reference().ok()?;
+            let registry = Registry::open(&of.registry, &Access::of_docker()).await.ok()?;
+            let manifest = registry.manifest(&of).await.ok()?;
+            Some(Artifact::read(&manifest).ok()?.archive().ok()?.size)
         }
     }
 }

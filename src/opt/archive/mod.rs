@@ -5,6 +5,7 @@ pub(super) mod entry;
 mod format;
 mod meter;
 pub(super) mod network;
+pub(super) mod registry;
 mod writer;
 
 use std::io::{self, Read};

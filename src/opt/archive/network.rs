@@ -23,7 +23,16 @@ pub struct Transfer {
     client: reqwest::Client,
     url: String,
     response: reqwest::Response,
-    chunks: mpsc::Sender<io::Result<Bytes>>,
+    chunks: Chunks,
+}
+
+/// What chunks go into; an empty one says that it was the last.
+pub type Chunks = mpsc::Sender<io::Result<Bytes>>;
+
+/// The asynchronous end and the blocking one.
+pub fn channel() -> (Chunks, Received) {
+    let (chunks, received) = mpsc::channel(AHEAD);
+    (chunks, Received { chunks: received, current: Bytes::new(), ended: false })
 }
 
 /// The blocking end. It ends only where the server's last byte was; an early end is an error.
@@ -60,9 +69,9 @@ impl Transfer {
             return Err(failed(kind, format!("the server answers {status}")).into());
         }
         let total = response.content_length();
-        let (chunks, received) = mpsc::channel(AHEAD);
+        let (chunks, received) = channel();
         let transfer = Transfer { client: client.clone(), url: url.to_owned(), response, chunks };
-        Ok((transfer, Received { chunks: received, current: Bytes::new(), ended: false }, total))
+        Ok((transfer, received, total))
     }
 
     /// Passes all on. Ends early when the reader goes away; an error goes to the reader.
