@@ -73,11 +73,24 @@ fn the_built_in_demo() {
     insta::assert_snapshot!(json(&site.resolve(&request("demo", "main")).unwrap()));
     assert_eq!(
         site.bases().unwrap(),
-        ["debian-11", "debian-12", "debian-13", "ubuntu-22.04", "ubuntu-24.04"]
+        [
+            "alma-8",
+            "alma-9",
+            "debian-11",
+            "debian-12",
+            "debian-13",
+            "rhel-8",
+            "rhel-9",
+            "rocky-8",
+            "rocky-9",
+            "ubuntu-22.04",
+            "ubuntu-24.04"
+        ]
     );
     for base in site.bases().unwrap() {
         let repos = site.base(&base).unwrap().repos;
-        assert!(repos.keys().any(|name| name.ends_with(".sources")), "{base}");
+        let names_one = |name: &String| name.ends_with(".sources") || name.ends_with(".repo");
+        assert!(repos.keys().any(names_one), "{base}");
     }
     assert!(!site.image("demo").unwrap().files.is_empty());
 }

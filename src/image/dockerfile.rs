@@ -10,7 +10,6 @@ use futures_util::TryStreamExt as _;
 
 use super::stream::Tail;
 use super::{Build, Built, Known, STEP, base, context, known, label};
-use crate::engine::Engine;
 use crate::report::{Fault, Kind, Unit};
 use crate::site::{ImageDefinition, Site};
 use crate::spec::Digest;
@@ -189,7 +188,11 @@ async fn one(build: Build<'_>, definition: &ImageDefinition, on: &On) -> Result<
         build.report.end(STEP, format!("{reference} is up to date"));
         return Ok(here.built(&reference, false));
     }
-    build_as(build, definition, on, &reference).await
+    let built = build_as(build, definition, on, &reference).await?;
+    // Which metadata its packages are of is not known: the next look at the repositories asks for the packages themselves.
+    let lock = lock(build, definition, &built.id, BTreeMap::new()).await?;
+    super::memory::Memory::of_this_host()?.locks()?.put(&definition.name, &lock)?;
+    Ok(built)
 }
 
 /// Builds it as `reference`, whatever is there.
@@ -244,12 +247,12 @@ pub(super) async fn build_as(
 
 /// What an image has in it, to be compared with what the repositories have.
 pub(super) async fn lock(
-    engine: &Engine,
+    build: Build<'_>,
     definition: &ImageDefinition,
     id: &str,
     metadata: BTreeMap<String, Digest>,
 ) -> Result<base::Lock> {
-    let packages = super::smoke::packages(engine, id).await?;
+    let packages = super::smoke::packages(build.engine, id, &build.site.host().cgroup).await?;
     let made = base::lock::Made { metadata, packages };
     Ok(base::Lock::new(&definition.name, digest(definition)?, id.parse()?, made))
 }

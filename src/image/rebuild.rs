@@ -315,7 +315,7 @@ impl Rebuild<'_> {
                 let definition = build.site.image(name)?;
                 let built = dockerfile::build_as(build, &definition, on, &reference).await?;
                 let metadata = survey.metadata.get(lowest(&survey.graph, name)).cloned().unwrap_or_default();
-                let lock = dockerfile::lock(build.engine, &definition, &built.id, metadata).await?;
+                let lock = dockerfile::lock(build, &definition, &built.id, metadata).await?;
                 (built.id, Some(lock), definition.raw.checks)
             }
         };

@@ -125,7 +125,7 @@ async fn shell(
 ) -> Result<(i32, Vec<String>)> {
     let exec = Exec {
         command: vec!["/bin/sh".into(), "-c".into(), script.to_owned()],
-        user: "root".into(),
+        user: "0".into(),
         ..Exec::default()
     };
     let mut said = std::collections::VecDeque::new();
@@ -143,10 +143,34 @@ async fn shell(
     Ok((code, said.into_iter().filter(|line| !line.is_empty()).collect()))
 }
 
-/// The packages of an image, `name:architecture` and version, where dpkg or nothing looks after them.
-pub async fn packages(engine: &Engine, image: &str) -> Result<BTreeMap<String, String>> {
-    let status = engine.file_of_image(image, "/var/lib/dpkg/status").await?.unwrap_or_default();
-    Ok(installed(&String::from_utf8_lossy(&status)))
+/// The packages of an image, `name:architecture` and version: as dpkg has written them down, else as the image's own rpm says
+/// in a container below the control group `cgroup`; none where it has neither.
+pub async fn packages(engine: &Engine, image: &str, cgroup: &str) -> Result<BTreeMap<String, String>> {
+    if let Some(status) = engine.file_of_image(image, "/var/lib/dpkg/status").await? {
+        return Ok(installed(&String::from_utf8_lossy(&status)));
+    }
+    let container = engine.create_trial(image, Init::Docker { command: Vec::new() }, cgroup).await?;
+    let read = by_rpm(engine, &container).await;
+    engine.remove(&container).await?;
+    read
+}
+
+async fn by_rpm(engine: &Engine, container: &str) -> Result<BTreeMap<String, String>> {
+    engine.start(container).await?;
+    // By its path: a shell that is busybox has something of its own by that name.
+    let script =
+        format!("[ -x /usr/bin/rpm ] || exit 0; exec /usr/bin/rpm -qa --qf '{}'", super::base::RPM_FORMAT);
+    let exec =
+        Exec { command: vec!["/bin/sh".into(), "-c".into(), script], user: "0".into(), ..Exec::default() };
+    let mut packages = BTreeMap::new();
+    let line = |line: &str| {
+        // The keys of the repositories are in the database as packages, without an architecture.
+        let pair = line.trim_end().split_once(' ').filter(|(name, _)| !name.starts_with("gpg-pubkey:"));
+        packages.extend(pair.map(|(name, version)| (name.to_owned(), version.to_owned())));
+    };
+    let code = engine.run(container, &exec, line).await?;
+    anyhow::ensure!(code == 0, "rpm of the image ended with {code}");
+    Ok(packages)
 }
 
 /// dpkg's status file: stanzas of fields.

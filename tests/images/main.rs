@@ -8,10 +8,13 @@
     reason = "a test ends at what it did not expect"
 )]
 
+mod author;
 mod engine;
 mod publish;
 mod rebuild;
 mod repository;
+mod rpm;
+mod rpm_repository;
 
 use std::path::Path;
 use std::process::Command;

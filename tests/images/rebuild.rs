@@ -6,22 +6,28 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::engine::Engine;
+use crate::author::Author;
 use crate::repository::{Repository, SUITE};
 
 /// A site with the base `local-1`, `small` on it, `top` on that, and `beside` on something else.
 struct Place {
-    engine: Engine,
+    author: Author,
     repository: Repository,
-    site: tempfile::TempDir,
+}
+
+impl std::ops::Deref for Place {
+    type Target = Author;
+
+    fn deref(&self) -> &Author {
+        &self.author
+    }
 }
 
 const IMAGES: [&str; 4] = ["local-1", "small", "top", "beside"];
 
 impl Place {
     fn new() -> Place {
-        let (engine, repository, site) = (Engine::start(), Repository::new(), tempfile::tempdir().unwrap());
-        let place = Place { engine, repository, site };
+        let place = Place { author: Author::new(), repository: Repository::new() };
         place.repository.publish("1.0");
         std::fs::create_dir_all(place.site.path().join("common/repos/local-1")).unwrap();
         let keys = std::fs::read(place.repository.path().join("local.gpg")).unwrap();
@@ -49,12 +55,6 @@ impl Place {
         "/var/tmp/ground.tar"
     }
 
-    fn write(&self, name: &str, text: &str) {
-        let path = self.site.path().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-
     fn sources(&self, at: &Path, more: &str) {
         self.write(
             "common/repos/local-1/local.sources",
@@ -65,51 +65,8 @@ impl Place {
         );
     }
 
-    fn image(&self, name: &str, base: &str, check: &str) {
-        let directory = format!("containerauthor/images/{name}");
-        self.write(
-            &format!("{directory}/image.toml"),
-            &format!("base = \"{base}\"\nchecks = [\"{check}\"]\n"),
-        );
-        self.write(
-            &format!("{directory}/Dockerfile.j2"),
-            &format!("FROM {{{{ base }}}}\nRUN echo {name} >/{name}\n"),
-        );
-    }
-
-    fn moorage(&self, arguments: &[&str]) -> (i32, String, String) {
-        let site = self.site.path().to_str().unwrap();
-        self.engine.moorage(&[&["--site", site, "--progress", "plain"], arguments].concat())
-    }
-
-    fn ok(&self, arguments: &[&str]) -> String {
-        let (code, said, told) = self.moorage(arguments);
-        assert_eq!(code, 0, "{arguments:?}: {told}");
-        said
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        serde_json::from_str(&self.ok(&[arguments, &["--format", "json"]].concat())).unwrap()
-    }
-
-    fn id(&self, name: &str) -> String {
-        self.engine.docker(&["image", "inspect", "--format", "{{.Id}}", &format!("moorage/{name}:latest")])
-    }
-
     fn ids(&self) -> Vec<String> {
         IMAGES.iter().map(|name| self.id(name)).collect()
-    }
-
-    fn hello(&self, name: &str) -> String {
-        self.engine.docker(&[
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            &format!("moorage/{name}:latest"),
-            "cat",
-            "/usr/share/hello",
-        ])
     }
 
     /// Each image is built on the very image that its parent's name stands for.
@@ -205,6 +162,7 @@ fn a_failing_test_promotes_nothing(place: &Place) {
 }
 
 fn what_was_killed_is_gone_on_with(place: &Place) {
+    place.image("top", "small", "test -s /usr/share/hello");
     for (version, step) in [("1.3", "small"), ("1.4", "top")] {
         place.repository.publish(version);
         let site = place.site.path().to_str().unwrap();

@@ -10,7 +10,8 @@ pub struct Repository {
     directory: tempfile::TempDir,
 }
 
-fn shell(directory: &Path, script: &str) {
+/// Runs a script with the repository's own keys.
+pub fn shell(directory: &Path, script: &str) {
     let output = Command::new("bash")
         .args(["-euo", "pipefail", "-c", script])
         .current_dir(directory)

@@ -26,6 +26,8 @@ use crate::spec::plan::Plan;
 
 /// Bytes of the root filesystem read at a time.
 const CHUNK: usize = 1 << 20;
+/// What rpm says of each package, a line (rpm(8), --queryformat): `name:architecture epoch:version-release`.
+pub(super) const RPM_FORMAT: &str = r"%{NAME}:%{ARCH} %|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE}\n";
 /// The most differences to a lock that an error lists.
 const LISTED: usize = 10;
 
@@ -39,7 +41,7 @@ pub struct MadeBase {
 /// Makes the base image `name`, unless the one that is here was made from the same definition; with a lock, of exactly
 /// the packages it has.
 ///
-/// Unknown base: [`Kind::NotFound`]; no mmdebstrap or keyring: [`Kind::Missing`].
+/// Unknown base: [`Kind::NotFound`]; no mmdebstrap, dnf or keyring: [`Kind::Missing`].
 pub async fn make(build: Build<'_>, name: &str, lock: Option<&Lock>) -> Result<MadeBase> {
     let reference = build.site.image_reference(name)?;
     let definition = build.site.base(name)?;
@@ -71,7 +73,7 @@ pub(super) async fn make_as(
         Family::Apt { suite, keyring } => {
             bootstrap::bootstrap(build, definition, (suite, keyring), lock, &work).await?
         }
-        Family::Rpm { .. } => dnf::bootstrap(build, definition, lock, &work).await?,
+        Family::Rpm { release } => dnf::bootstrap(build, definition, release, lock, &work).await?,
     };
     let root = digest_of(work.root()).await?;
     if let Some(lock) = lock {
@@ -133,7 +135,7 @@ pub fn plan(site: &Site, name: &str) -> Result<Plan> {
             let arguments = bootstrap::arguments(&definition, suite, keyring, Path::new("."), Path::new("-"));
             format!("mmdebstrap {}", arguments.join(" "))
         }
-        Family::Rpm { release } => format!("dnf --installroot=… --releasever={release} install …"),
+        Family::Rpm { release } => dnf::by_hand(&definition, release),
     };
     Ok(super::step(
         format!("make {reference} from the packages of {}", repositories(&definition)),
@@ -141,8 +143,12 @@ pub fn plan(site: &Site, name: &str) -> Result<Plan> {
     ))
 }
 
-/// That some repository of the base has the suite it is made of.
-pub fn check_suites(definition: &BaseDefinition, suite: &str) -> Result<(), Fault> {
+/// That some repository of an apt base has the suite it is made of, and that every one of an rpm base can be verified.
+pub fn check(definition: &BaseDefinition) -> Result<(), Fault> {
+    let suite = match &definition.family {
+        Family::Apt { suite, .. } => suite,
+        Family::Rpm { .. } => return dnf::check(definition),
+    };
     let entries = repos::entries(&definition.repos);
     if entries.iter().any(|entry| entry.suites.iter().any(|has| has == suite || has.ends_with('/'))) {
         return Ok(());

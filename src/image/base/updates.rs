@@ -78,8 +78,9 @@ async fn fetch(client: &reqwest::Client, url: &str) -> Result<Vec<u8>> {
 
 /// For each lock, its packages that the repositories have in another version, as [`super::lock::differences`] says it.
 pub async fn newer(definition: &BaseDefinition, locks: &[&Lock]) -> Result<Vec<Vec<String>>> {
-    let Family::Apt { keyring, .. } = &definition.family else {
-        return super::dnf::newer(definition, locks).await;
+    let keyring = match &definition.family {
+        Family::Apt { keyring, .. } => keyring,
+        Family::Rpm { release } => return super::dnf::newer(definition, release, locks).await,
     };
     let work = Work::new()?;
     configure(definition, keyring, &work)?;

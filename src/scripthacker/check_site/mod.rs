@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::image::{base, dockerfile};
 use crate::invocation::Invocation;
 use crate::report::{Fault, Kind, Table};
-use crate::site::{Family, Site};
+use crate::site::Site;
 
 use tools::Tools;
 
@@ -113,9 +113,7 @@ async fn check(site: &Site, tools: &mut Tools<'_>) -> Result<Checked> {
 /// The shell commands of a base that is right; a lock beside it is read, too.
 fn checked_base(site: &Site, name: &str) -> Result<Vec<(String, String)>, Fault> {
     let definition = site.base(name)?;
-    if let Family::Apt { suite, .. } = &definition.family {
-        base::check_suites(&definition, suite)?;
-    }
+    base::check(&definition)?;
     if let Some((file, text)) = site.lock_of(name)? {
         let digest = base::digest(&definition).map_err(|error| Fault::of(&error))?;
         base::Lock::parse(&file.display().to_string(), &text, name, digest)?;
