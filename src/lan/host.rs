@@ -78,35 +78,37 @@ impl Host {
 
     /// Makes the link of an endpoint, or finds it. It waits in the host's namespace, down: a namespace of its own would
     /// hide it a little better from network managers, and cost some 30 ms for each start, since the kernel lets all
-    /// processors come to rest when an interface moves. It was up for a moment, deaf to ARP and without addresses, so its
-    /// MAC is free on the parent.
-    pub async fn hold(&self, name: &str, mac: Mac, parent: &str) -> Result<()> {
+    /// processors come to rest when an interface moves. `worn`: a container had the MAC before and may not have let go of
+    /// it yet. Then the link was up for a moment, deaf to ARP and without addresses, so the MAC is free on the parent;
+    /// that costs some 10 ms, in which no other interface of the host can be changed.
+    pub async fn hold(&self, name: &str, mac: Mac, parent: &str, worn: bool) -> Result<()> {
         let parent = self.parent(parent).await?;
-        if link::by_name(&self.netlink, name).await?.is_some_and(|held| held.mac == Some(mac)) {
+        let in_use = |why: String| {
+            let fault = Fault::new(Kind::Failed, format!("the MAC {mac} is in use on {}", parent.name));
+            fault.why(why).next(format!("docker ps -q | xargs docker inspect | grep -i {mac}"))
+        };
+        for other in link::all(&self.netlink).await?.into_iter().filter(|link| link.mac == Some(mac)) {
+            if other.name == name {
+                return Ok(());
+            }
+            if is_ours(&other) {
+                // Of an endpoint that dockerd has forgotten.
+                link::delete(&self.netlink, other.index).await?;
+            } else if other.parent == Some(parent.index) || other.index == parent.index {
+                return Err(in_use(format!("{} has it", other.name)).into());
+            }
+        }
+        link::add(&self.netlink, &Macvlan { name, mac: Some(mac), parent: parent.index }).await?;
+        if !worn {
             return Ok(());
         }
-        self.clear(mac).await?;
-        link::add(&self.netlink, &Macvlan { name, mac: Some(mac), parent: parent.index }).await?;
         let held = link::by_name(&self.netlink, name).await?.context("the new interface is not there")?;
-        // A link that waits must not ask routers for IPv6 addresses.
+        // A link that is up must not ask routers for IPv6 addresses.
         let quiet = format!("ipv6/conf/{name}/disable_ipv6");
         self.netns.sysctl(quiet, "1").await.or_else(without_ipv6)?;
         if let Err(error) = link::prove_free(&self.netlink, held.index).await {
             let _ = link::delete(&self.netlink, held.index).await;
-            let next = format!("docker ps -q | xargs docker inspect | grep -i {mac}");
-            return Err(Fault::new(Kind::Failed, format!("the MAC {mac} is in use on {}", parent.name))
-                .why(format!("{error:#}"))
-                .next(next)
-                .into());
-        }
-        Ok(())
-    }
-
-    /// Deletes links of ours that carry `mac` and are in no container: of an endpoint that dockerd has forgotten.
-    async fn clear(&self, mac: Mac) -> Result<()> {
-        for stale in link::all(&self.netlink).await?.into_iter().filter(|l| is_ours(l) && l.mac == Some(mac))
-        {
-            link::delete(&self.netlink, stale.index).await?;
+            return Err(in_use(format!("{error:#}")).into());
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use tokio::sync::{broadcast, watch};
@@ -87,6 +87,8 @@ pub struct Lan {
     endpoints: Mutex<HashMap<String, Key>>,
     /// Waiting for dockerd to take links into their sandboxes, by endpoint ID.
     arrivals: Mutex<HashMap<String, AbortOnDropHandle<()>>>,
+    /// Containers' MACs that were let go of lately.
+    left: Mutex<HashMap<Mac, Instant>>,
     /// The process that called last.
     dockerd: Mutex<Option<i32>>,
     orphans: watch::Sender<Vec<LeaseView>>,
@@ -139,6 +141,7 @@ impl Lan {
             network_records,
             endpoints: Mutex::default(),
             arrivals: Mutex::default(),
+            left: Mutex::default(),
             dockerd: Mutex::default(),
             orphans: watch::Sender::default(),
             probing: tokio::sync::Mutex::default(),
@@ -271,6 +274,10 @@ impl Lan {
 
     fn arrivals(&self) -> MutexGuard<'_, HashMap<String, AbortOnDropHandle<()>>> {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn left(&self) -> MutexGuard<'_, HashMap<Mac, Instant>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn dockerd(&self) -> MutexGuard<'_, Option<i32>> {

@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
+use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::packet_core::NetlinkMessage;
 use rtnetlink::packet_route::RouteNetlinkMessage;
@@ -32,7 +34,8 @@ impl Netns {
 
     /// The one bound at `path`; none while nothing is there or no namespace is mounted on it.
     pub fn open(path: &Path) -> Result<Option<Netns>> {
-        let file = match File::open(path) {
+        // A FIFO must not make us wait for its other end.
+        let file = match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("open {}", path.display())),

@@ -115,8 +115,15 @@ pub struct LeaseRecord {
     /// The address it had last, to ask for again.
     pub wish: Option<Ipv4Addr>,
     pub endpoint: Option<Endpoint>,
+    /// Whether a container has had it, or may have.
+    #[serde(default = "yes")]
+    pub worn: bool,
     /// What happened last, oldest first.
     pub journal: Vec<Entry>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl LeaseRecord {
@@ -130,6 +137,7 @@ impl LeaseRecord {
             lease: None,
             wish: None,
             endpoint: None,
+            worn: false,
             journal: Vec::new(),
         }
     }

@@ -3,14 +3,31 @@
 //! A container's own MAC finds its stale endpoint when it starts again. Here is what ends those that never do.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Lan, LeaseView, driver};
+use crate::spec::Mac;
+
+/// How long the kernel may take to clear a container's namespace away, and so its interface and its MAC.
+const LET_GO: Duration = Duration::from_secs(60);
 
 impl Lan {
+    /// A container with this MAC ends.
+    pub(super) fn leaves(&self, mac: Mac) {
+        let mut left = self.left();
+        left.retain(|_, at| at.elapsed() < LET_GO);
+        left.insert(mac, Instant::now());
+    }
+
+    /// Whether a container that just ended may still have this MAC, though nothing else is known of it any more.
+    pub(super) fn has_just_left(&self, mac: Mac) -> bool {
+        self.left().get(&mac).is_some_and(|at| at.elapsed() < LET_GO)
+    }
+
     /// dockerd's process made a call. When it is another one than before, [`Lan::orphans`] hears of it.
     pub fn called_by(&self, pid: i32) {
         let before = self.dockerd().replace(pid);

@@ -171,3 +171,27 @@ fn a_mac_in_use_is_named() {
         dockerd.create_endpoint("e2", MAC).await.unwrap();
     });
 }
+
+#[test]
+fn a_mac_that_its_last_container_still_has_is_waited_for() {
+    world::run(|world| async move {
+        let _server = Server::start(&world);
+        let (lan, dockerd) = world.ready().await;
+        // Its lease is released, and so forgotten; its namespace lives a little longer, as kernels have it.
+        let container = dockerd.run("e1", MAC).await;
+        until(&lan, MAC, |view| view.is_live()).await;
+        let id = json!({"NetworkID": NETWORK, "EndpointID": "e1"});
+        dockerd.call("Leave", id.clone()).await.unwrap();
+        dockerd.call("DeleteEndpoint", id).await.unwrap();
+        lan.release(NETWORK, MAC).await.unwrap();
+        assert!(world.records().is_empty());
+        let asking = dockerd.clone();
+        let asked = tokio::spawn(async move { asking.create_endpoint("e2", MAC).await });
+        // The link that tries for it is there.
+        let mut kernel = crate::kernel::Kernel::of_this_thread();
+        kernel.until(|| sh("ip -brief link").contains("moor-")).await;
+        container.end();
+        let created = asked.await.unwrap().unwrap();
+        dockerd.join("e2", &created).await.sh("ping -c1 -W5 10.77.0.1");
+    });
+}

@@ -9,6 +9,7 @@ mod dockerd;
 mod doctor;
 mod fault;
 mod fixed;
+mod fuzz;
 mod kernel;
 mod lifetime;
 mod matrix;

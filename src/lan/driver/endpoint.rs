@@ -29,6 +29,7 @@ pub async fn create(lan: Arc<Lan>, request: CreateEndpoint) -> Result<CreatedEnd
     let handle = lan.leases.open(record, &network.parent).await?;
     let _gate = handle.gate.clone().lock_owned().await;
     let link = link_name(&request.endpoint);
+    let worn = handle.record().await?.worn || lan.has_just_left(asked.mac);
 
     let claimed = async {
         let address = async {
@@ -37,7 +38,8 @@ pub async fn create(lan: Arc<Lan>, request: CreateEndpoint) -> Result<CreatedEnd
             handle.claim(Endpoint { set: set.clone(), ..Endpoint::new(&request.endpoint, &link) }).await?;
             anyhow::Ok(set)
         };
-        let (_, set) = tokio::try_join!(lan.host.hold(&link, asked.mac, &network.parent), address)?;
+        let held = lan.host.hold(&link, asked.mac, &network.parent, worn);
+        let (_, set) = tokio::try_join!(held, address)?;
         anyhow::Ok(set)
     };
     let set = match claimed.await {
@@ -133,7 +135,7 @@ pub async fn join(lan: Arc<Lan>, request: Join) -> Result<Joined> {
     let view = handle.view();
     if !lan.host.has(&link).await? {
         // Somebody took it away between the two calls.
-        lan.host.hold(&link, key.mac, &view.parent).await?;
+        lan.host.hold(&link, key.mac, &view.parent, true).await?;
     }
     let known = handle.record().await?.endpoint.filter(|known| known.id == request.endpoint);
     let mut set = known.and_then(|known| known.set);
@@ -185,7 +187,8 @@ pub async fn delete(lan: Arc<Lan>, request: OfEndpoint) -> Result<Nothing> {
 /// Keeps the lease without its container. None: the endpoint is not known, or its lease was released before.
 async fn park(lan: &Arc<Lan>, request: &OfEndpoint) -> Result<Option<Handle>> {
     lan.arrivals().remove(&request.endpoint);
-    let Ok((handle, _)) = lan.endpoint(&request.endpoint) else { return Ok(None) };
+    let Ok((handle, key)) = lan.endpoint(&request.endpoint) else { return Ok(None) };
+    lan.leaves(key.mac);
     let _gate = handle.gate.clone().lock_owned().await;
     handle.leave(&request.endpoint).await?;
     Ok(Some(handle))

@@ -81,6 +81,7 @@ impl Keeper {
             (Some(_), Some(address)) => self.reach(None, Some(address)).await,
             (Some(_), None) => {}
         }
+        self.record.worn |= endpoint.sandbox.is_some();
         self.record.endpoint = Some(endpoint);
         self.fresh = false;
         self.dirty = true;
