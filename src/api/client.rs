@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{API_HEADER, API_VERSION, EnterRequest, OPERATION_HEADER, frame};
+use super::{API_HEADER, API_VERSION, BODY_LIMIT, EnterRequest, OPERATION_HEADER, frame, too_large};
 use crate::report::{Event, Fault, Kind, Reporter};
 
 /// What to do about an answer that no daemon of this version gives.
@@ -108,6 +108,10 @@ impl Client {
 
     /// Sends a request and takes the head of the answer; an answer that is no success is its fault.
     async fn send(&self, request: Builder, body: Bytes) -> Result<Response<Incoming>> {
+        // The daemon would end the connection in the middle of it.
+        if body.len() > BODY_LIMIT {
+            return Err(too_large().why(format!("it has {} bytes", body.len())).into());
+        }
         let request = request.body(Full::new(body)).context("make a request")?;
         let response = self
             .connection()

@@ -31,6 +31,8 @@ pub use client::Client;
 pub use clone::{CloneDone, CloneFailed, ClonePlan, CloneRequest, CloneResult, LargeFile, MOST_CLONES};
 pub use types::*;
 
+use crate::report::{Fault, Kind};
+
 /// Where the daemon listens for people.
 pub const SOCKET: &str = "/run/moorage/api.sock";
 /// The header that says which wire a side speaks, and what this build speaks.
@@ -39,4 +41,10 @@ pub const API_VERSION: u32 = 1;
 /// The header of a stream of events that names the operation, for `/v1/operations/{id}/cancel`.
 pub const OPERATION_HEADER: &str = "moorage-operation";
 /// The largest request body, in bytes: a specification with its licences.
-pub const BODY_LIMIT: usize = 4 << 20;
+pub const BODY_LIMIT: usize = 8 << 20;
+
+/// A request above [`BODY_LIMIT`].
+pub fn too_large() -> Fault {
+    Fault::new(Kind::Usage, format!("the request is larger than {} MiB", BODY_LIMIT >> 20))
+        .next("licences and files that are this large belong into the /opt archive")
+}

@@ -82,7 +82,8 @@ pub async fn image(host: &Host, reference: &str, report: &Reporter) -> Result<(I
     Ok((image, facts))
 }
 
-async fn layers(host: &Host, record: &Record, caller: &Caller, report: &Reporter) -> Result<Vec<Layer>> {
+/// The layers of its archives; fetched where they are not here.
+pub async fn layers(host: &Host, record: &Record, caller: &Caller, report: &Reporter) -> Result<Vec<Layer>> {
     let person = caller.person();
     let fetches = record.spec.opt.iter().map(|archive| host.opt.fetch(archive, &person, report));
     let layers = futures_util::future::try_join_all(fetches).await?;

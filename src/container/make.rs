@@ -106,6 +106,8 @@ async fn again(host: &Host, mut record: Record, make: &Make) -> Result<Record> {
     if record.spec.authorized_keys != make.request.spec.authorized_keys {
         make.report.warning("your public keys are others than when it was made; add new ones to ~/.ssh/authorized_keys inside");
     }
+    // What a power cut or a hand has taken out of the store comes back under the name it had.
+    build::layers(host, &record, &make.caller, &make.report).await?;
     let found = host.engine.inspect(&name).await?;
     if found.is_none_or(|found| found.engine_id != record.engine_id) {
         make.report

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use axum::extract::{FromRequestParts, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -18,7 +18,7 @@ use super::serve::Counted;
 use super::{App, clones, doctor, enter, events, logs};
 use crate::api::{
     API_HEADER, API_VERSION, BODY_LIMIT, ContainerDetail, ContainerView, EnterRequest, LeaseView,
-    MakeRequest, Present, PresentRequest, SourceDone, Version,
+    MakeRequest, Present, PresentRequest, SourceDone, Version, too_large,
 };
 use crate::container::make::{Make, make};
 use crate::container::plan::{self, Places};
@@ -95,6 +95,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/present", post(present))
         .route("/v1/leases", get(leases))
         .route("/v1/doctor", get(look_around))
+        .layer(map_response(in_our_words))
         .layer(from_fn(same_wire));
     Router::new()
         .route("/v1/version", get(version))
@@ -105,6 +106,14 @@ pub fn router(app: Arc<App>) -> Router {
 
 async fn version() -> Json<Version> {
     Json(Version { version: env!("CARGO_PKG_VERSION").to_owned(), api: API_VERSION })
+}
+
+/// What the server around our handlers refuses, in the form of every other refusal.
+async fn in_our_words(response: Response) -> Response {
+    match response.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Refusal(too_large()).into_response(),
+        _ => response,
+    }
 }
 
 /// Refuses a client of another wire before anything is done, and says which side is older.

@@ -78,7 +78,24 @@ pub struct FileSpec {
     pub to: String,
     /// Permission bits, e.g. 0o644.
     pub mode: u32,
+    /// In JSON as base64: as a list of numbers it would be four times the size.
+    #[serde(with = "in_base64")]
     pub content: Vec<u8>,
+}
+
+/// Bytes as a JSON string (RFC 4648, section 4).
+mod in_base64 {
+    use base64::prelude::{BASE64_STANDARD, Engine as _};
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64_STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        BASE64_STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
 }
 
 /// Resource limits a person may set (setrlimit(2), lower case, without `RLIMIT_`): not `nice` and `rtprio`, which would

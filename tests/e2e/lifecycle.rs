@@ -91,7 +91,7 @@ mod alone {
 
     use super::*;
     use crate::support::Following;
-    use crate::support::machine::{Daemons, world};
+    use crate::support::machine::{Daemons, mounts, world};
 
     #[test]
     fn the_daemon_goes_and_comes_and_containers_never_notice() {
@@ -124,6 +124,31 @@ mod alone {
             Following::container(&made.name(), since)
                 .until("the container's start", |action| action == "start");
         }
+        unchanged(&scene, &made);
+    }
+
+    #[test]
+    fn a_layer_that_a_power_cut_took_comes_back_with_the_same_command() {
+        let scene = Scene::with_product("lostlayer");
+        let made = scene.make(&ann(), &[]);
+        let _daemons = Daemons;
+        ann().moorage(&["stop-container", &made.name()]).ok();
+        world("stop", "daemon");
+        for mount in mounts(&made.name()) {
+            root().run("umount", &[&mount]).ok();
+        }
+        let layers = std::fs::read_dir("/opt/containers/.store/layers").unwrap();
+        let lost = layers
+            .map(|entry| entry.unwrap().path())
+            .find(|layer| {
+                std::fs::read_to_string(layer.join("product/word"))
+                    .is_ok_and(|word| word.trim() == scene.project)
+            })
+            .expect("the layer of the scene's archive");
+        std::fs::remove_dir_all(lost).unwrap();
+        world("start", "daemon");
+        ann().moorage(&["start-container", &made.name()]).ends(1).helps();
+        scene.make(&ann(), &[]);
         unchanged(&scene, &made);
     }
 

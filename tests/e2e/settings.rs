@@ -142,3 +142,30 @@ impl Groups {
         }
     }
 }
+
+#[test]
+fn licences_up_to_a_mebibyte_arrive_and_too_many_are_refused() {
+    let scene = Scene::new("large");
+    let licences = Path::new(scene.site()).join("dockeruser/licences");
+    let large: Vec<u8> = (0..1 << 20).map(|byte: u32| (byte % 251) as u8).collect();
+    std::fs::write(licences.join("large.lic"), &large).unwrap();
+    let settings = |count: usize| {
+        let licence = |n| {
+            format!(
+                "[[defaults.licence]]\nfile = \"licences/large.lic\"\nto = \"/opt/product/licence-{n}\"\n"
+            )
+        };
+        let all: String = (0..count).map(licence).collect();
+        scene.raw(&format!("[defaults]\nimage = \"demo\"\n{all}[[branch]]\nmatch = \"main\"\n"));
+    };
+    settings(7);
+    scene.try_make(&ann(), &[]).ends(2).says("larger than 8 MiB").helps();
+    settings(3);
+    let made = scene.make(&ann(), &[]);
+    let sum = "sha256sum </opt/product/licence-2";
+    let (inside, here) = (
+        scene.inside(&ann(), &made.name(), sum).ok().stdout,
+        root().shell(&format!("sha256sum <{}", licences.join("large.lic").display())).ok().stdout,
+    );
+    assert_eq!(inside, here);
+}
