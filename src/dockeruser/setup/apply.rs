@@ -66,9 +66,42 @@ async fn one(host: &Host, step: &Step, reporter: &Reporter) -> Result<()> {
 }
 
 async fn install_engine(reporter: &Reporter) -> Result<()> {
+    let install = ["-qq", "-y", "-o", "Dpkg::Use-Pty=0", "--no-install-recommends", "install"];
     run("apt-get", &["-qq", "update"], reporter).await?;
-    // Newer releases have the command line in a package of its own, which docker.io only recommends.
-    run("apt-get", &["-qq", "-y", "-o", "Dpkg::Use-Pty=0", "install", "docker.io"], reporter).await
+    let _down = KeptDown::begin()?;
+    run("apt-get", &[&install[..], &["docker.io"]].concat(), reporter).await?;
+    // Newer releases have the command line in a package of its own.
+    match Path::new("/usr/bin/docker").exists() {
+        true => Ok(()),
+        false => run("apt-get", &[&install[..], &["docker-cli"]].concat(), reporter).await,
+    }
+}
+
+/// What tells Debian's packages not to start the services they bring (invoke-rc.d(8)), while it lives: where no systemd
+/// looks after them, they would be nobody's.
+struct KeptDown(Option<&'static Path>);
+
+impl KeptDown {
+    fn begin() -> Result<KeptDown> {
+        let policy = Path::new("/usr/sbin/policy-rc.d");
+        if Path::new("/run/systemd/system").exists() || policy.exists() {
+            return Ok(KeptDown(None));
+        }
+        fs::write(policy, "#!/bin/sh\nexit 101\n").with_context(|| format!("write {}", policy.display()))?;
+        let kept = KeptDown(Some(policy));
+        fs::set_permissions(policy, fs::Permissions::from_mode(0o755))?;
+        Ok(kept)
+    }
+}
+
+impl Drop for KeptDown {
+    fn drop(&mut self) {
+        if let Some(policy) = self.0
+            && let Err(error) = fs::remove_file(policy)
+        {
+            tracing::warn!("{} remains, and no package can start its service: {error}", policy.display());
+        }
+    }
 }
 
 async fn start_engine(systemd: bool, reporter: &Reporter) -> Result<()> {

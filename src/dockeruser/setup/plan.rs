@@ -265,7 +265,7 @@ impl Step {
     /// The commands a person could type instead.
     pub fn shell(&self) -> String {
         match self {
-            Step::InstallEngine => "apt-get update && apt-get install -y docker.io".into(),
+            Step::InstallEngine => "apt-get update && apt-get install -y --no-install-recommends docker.io\n# and docker-cli, where that is a package of its own".into(),
             Step::StartEngine { systemd: true } => "systemctl enable --now docker".into(),
             Step::StartEngine { systemd: false } => {
                 "setsid dockerd >>/var/log/moorage/dockerd.log 2>&1 </dev/null &".into()
