@@ -66,7 +66,12 @@ async fn clone(source: &SourceSpec, directory: &Path, mut progress: impl FnMut(u
     if status.success() {
         return Ok(());
     }
-    Err(explain(source, &said).into())
+    let mut fault = explain(source, &said);
+    if said.iter().any(|line| line.contains("unable to write")) {
+        fault.why.extend(room(directory));
+        fault.next = Some("make room there, then run the same command again".to_owned());
+    }
+    Err(fault.into())
 }
 
 fn command(source: &SourceSpec, directory: &Path) -> Command {
@@ -107,7 +112,7 @@ async fn listen(git: &mut Child, progress: &mut impl FnMut(u64)) -> Result<Vec<S
         for line in complete {
             match progress::percent(&line) {
                 Some(percent) => progress(percent),
-                None if line.trim().is_empty() => {}
+                None if line.trim().is_empty() || line.starts_with("hint:") => {}
                 None => said.push(line),
             }
         }
@@ -121,6 +126,15 @@ async fn listen(git: &mut Child, progress: &mut impl FnMut(u64)) -> Result<Vec<S
 fn failed(source: &SourceSpec) -> Fault {
     Fault::new(Kind::Failed, format!("{} cannot be checked out", names(std::slice::from_ref(source))))
         .next(format!("see that this works: git ls-remote -- '{}'", source.repo.replace('\'', r"'\''")))
+}
+
+/// What git says of a full disk names a file of the repository, not the disk. It has removed that file, so that only
+/// the room there is now can be told.
+fn room(directory: &Path) -> Option<String> {
+    let place = directory.ancestors().find(|place| place.exists())?;
+    let room = rustix::fs::statvfs(place).ok()?;
+    let free = humansize::format_size(room.f_bavail.saturating_mul(room.f_frsize), humansize::BINARY);
+    Some(format!("there may be too little space: {free} are free in {}", place.display()))
 }
 
 /// git's last words as a fault.

@@ -100,7 +100,20 @@ impl Fault {
         let mut causes = above.into_iter();
         let mut fault = Fault::new(Kind::Failed, causes.next().unwrap_or_default());
         fault.why = causes.collect();
+        fault.next = error.chain().find_map(|cause| mend(cause.downcast_ref()?)).map(str::to_owned);
         fault
+    }
+}
+
+/// What a person can do about what the system refused.
+fn mend(refused: &std::io::Error) -> Option<&'static str> {
+    use std::io::ErrorKind;
+    match refused.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            Some("make room there (df, df -i), then run the same command again")
+        }
+        ErrorKind::ReadOnlyFilesystem => Some("dmesg says why the disk went read-only; mend that first"),
+        _ => None,
     }
 }
 
@@ -121,6 +134,16 @@ mod tests {
     use anyhow::Context as _;
 
     use super::*;
+
+    #[test]
+    fn a_full_disk_says_what_to_do() {
+        let error = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let error = Err::<(), _>(error).context("write x.json").unwrap_err();
+        assert_eq!(
+            Fault::of(&error).next.as_deref(),
+            Some("make room there (df, df -i), then run the same command again")
+        );
+    }
 
     #[test]
     fn a_fault_keeps_its_kind_and_hint_under_context() {

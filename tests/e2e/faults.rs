@@ -388,44 +388,73 @@ mod alone {
     }
 
     #[test]
-    fn a_full_disk_is_said_and_nothing_is_half_made() {
-        let scene = Scene::new("full");
+    fn a_full_store_is_said_and_nothing_is_half_made() {
+        let archive = Scene::new("full");
         // A store that is too small, for one daemon's life.
         let big = Archive::new().file("big", 0o644, &noise(64 << 20)).zst();
-        let url = scene.archive("big.tar.zst", &big);
-        scene.write(&format!("opt = \"{url}\""));
+        let url = archive.archive("big.tar.zst", &big);
+        archive.write(&format!("opt = \"{url}\""));
+        let source = Scene::new("fullsource");
+        let repository = source.repository(&[("big", 0o644, &"much of the same\n".repeat(8 << 20))]);
+        source.write(&format!("source = [{{ repo = \"{repository}\" }}]"));
         let _daemons = Daemons;
         world("stop", "daemon");
-        let _small = SmallStore::mounted();
+        let _small = Small::mounted("/opt/containers");
         world("start", "daemon");
-        scene.try_make(&ann(), &[]).ends(1).says("space").helps();
-        scene.nothing_left();
+        for scene in [&archive, &source] {
+            scene.try_make(&ann(), &[]).ends(1).says("space").helps();
+            scene.nothing_left();
+        }
         world("stop", "daemon");
     }
 
-    /// A filesystem over the storage, with all that is there and a little room.
-    struct SmallStore;
+    #[test]
+    fn without_room_for_a_record_nothing_is_made() {
+        let scene = Scene::with_product("fullrecords");
+        let _daemons = Daemons;
+        world("stop", "daemon");
+        // In memory, where full means full at once.
+        let records = "/var/lib/moorage";
+        let _small = Small(records);
+        root()
+            .shell(&format!(
+                "mkdir -p /run/records && mount -t tmpfs -o size=4m tmpfs /run/records && \
+                 cp -a {records}/. /run/records && mount --move /run/records {records}"
+            ))
+            .ok();
+        world("start", "daemon");
+        let rest = "/var/lib/moorage/rest";
+        root().shell(&format!("cat /dev/zero >{rest}"));
+        scene.try_make(&ann(), &[]).ends(1).says("space").helps();
+        std::fs::remove_file(rest).unwrap();
+        scene.make(&ann(), &[]);
+        scene.remove_all();
+        world("stop", "daemon");
+    }
 
-    impl SmallStore {
-        fn mounted() -> SmallStore {
+    /// A filesystem over a directory, with all that is there and a little room.
+    struct Small(&'static str);
+
+    impl Small {
+        fn mounted(directory: &'static str) -> Small {
             let image = crate::support::world().join("storage/small.img");
             let script = format!(
-                "size=$(($(du -sm /opt/containers | cut -f1) * 5 / 4 + 24)); \
+                "size=$(($(du -sm {directory} | cut -f1) * 5 / 4 + 24)); \
                  truncate -s ${{size}}M {image}; mkfs.ext4 -q -F {image}; mkdir -p {mount}; mount -o loop {image} {mount}; \
-                 cp -a /opt/containers/. {mount}; mount --move {mount} /opt/containers",
+                 cp -a {directory}/. {mount}; mount --move {mount} {directory}",
                 image = image.display(),
                 mount = image.with_extension("mount").display()
             );
             root().shell(&script).ok();
-            SmallStore
+            Small(directory)
         }
     }
 
-    impl Drop for SmallStore {
+    impl Drop for Small {
         fn drop(&mut self) {
             world("stop", "daemon");
             let image = crate::support::world().join("storage/small.img");
-            root().shell(&format!("umount /opt/containers; rm -f {}", image.display())).ok();
+            root().shell(&format!("umount {}; rm -f {}", self.0, image.display())).ok();
         }
     }
 
