@@ -94,7 +94,8 @@ fn run(cli: Cli) -> Result<()> {
             }
             Dockeruser::MakeDevContainer(_)
             | Dockeruser::MakeOsContainer(_)
-            | Dockeruser::CloneContainer(_) => {
+            | Dockeruser::CloneContainer(_)
+            | Dockeruser::SnapshotContainer(_) => {
                 let (token, left) = (invocation.interrupted.clone(), left_by(&verb).into());
                 interrupt::graceful(left, token, async move || verb.run(&invocation).await)
             }
@@ -126,9 +127,16 @@ fn left_by(verb: &Dockeruser) -> Fault {
             "; the daemon undoes the clones that were not finished, and their source runs as before",
         )
         .next("moorage list-containers"),
+        Dockeruser::SnapshotContainer(_) => {
+            interrupted("; there is no snapshot, and the container runs as before")
+                .next("moorage list-snapshots")
+        }
         Dockeruser::StartContainer(_)
         | Dockeruser::StopContainer(_)
         | Dockeruser::RestartContainer(_)
+        | Dockeruser::RestoreContainer(_)
+        | Dockeruser::RecreateContainer(_)
+        | Dockeruser::RemoveSnapshot(_)
         | Dockeruser::RemoveContainer(_) => {
             interrupted("; what the daemon was asked for already, it does to the end")
                 .next("moorage list-containers")
@@ -140,6 +148,7 @@ fn left_by(verb: &Dockeruser) -> Fault {
         | Dockeruser::EnterContainer(_)
         | Dockeruser::ShowLogs(_)
         | Dockeruser::ListLeases(_)
+        | Dockeruser::ListSnapshots(_)
         | Dockeruser::Doctor(_) => interrupted(""),
     }
 }

@@ -17,6 +17,7 @@ mod e2e {
     mod registry;
     mod settings;
     mod setup;
+    mod snapshot;
     mod trust;
     mod world;
 }

@@ -11,6 +11,12 @@
 //! | `POST /v1/containers/{typed}/clone/plan` [`CloneRequest`] | [`ClonePlan`] |
 //! | `POST /v1/containers/{typed}/clone` [`CloneRequest`] | events; the result is a [`CloneResult`] |
 //! | `GET /v1/containers/{typed}/clones` | `Vec<ContainerName>`; the container itself may be gone |
+//! | `POST /v1/containers/{typed}/snapshot` [`SnapshotRequest`] | events; the result is a [`SnapshotResult`] |
+//! | `POST /v1/containers/{typed}/restore` [`SnapshotNamed`] | events; the result is a [`VerbResult`] |
+//! | `POST /v1/containers/{typed}/snapshot/remove` [`SnapshotNamed`] | [`VerbResult`]; the container may be gone |
+//! | `GET /v1/snapshots` | `Vec<SnapshotView>` |
+//! | `POST /v1/snapshots/clone` [`FromSnapshot`] | events; the result is a [`CloneResult`] |
+//! | `POST /v1/containers/{typed}/losses`, `/recreate` [`RecreateRequest`] | [`Losses`]; events, the result is a [`VerbResult`] |
 //! | `POST /v1/operations/{id}/source` [`SourceDone`] | `{}` |
 //! | `POST /v1/operations/{id}/cancel` | `{}`; the operation undoes itself and says so in its events |
 //! | `POST /v1/present` [`PresentRequest`] | [`Present`] |
@@ -25,10 +31,14 @@
 pub mod client;
 pub mod clone;
 pub mod frame;
+pub mod snapshot;
 pub mod types;
 
 pub use client::Client;
 pub use clone::{CloneDone, CloneFailed, ClonePlan, CloneRequest, CloneResult, LargeFile, MOST_CLONES};
+pub use snapshot::{
+    FromSnapshot, Losses, RecreateRequest, SnapshotNamed, SnapshotRequest, SnapshotResult, SnapshotView,
+};
 pub use types::*;
 
 use crate::report::{Fault, Kind};

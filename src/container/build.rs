@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 
-use super::identity::{authorized_keys, below_opt, root_files};
+use super::identity::{authorized_keys, below_opt, own_files, root_files};
 use super::{Caller, Host, Record, check, clone, slice};
 use crate::api::SourceDone;
 use crate::engine::{Create, File, Image, ImageFacts, Init, Place, View, Volume, root_image};
@@ -41,19 +41,36 @@ pub async fn gather(
     Ok(Gathered { image, facts, layers, lease, staging })
 }
 
-/// The image that a container is made anew from: of a clone, the root filesystem it started with.
-pub async fn image_of(host: &Host, record: &Record, report: &Reporter) -> Result<(Image, ImageFacts)> {
-    if let Some(cloned) = &record.cloned {
-        match host.engine.image(&root_image(&cloned.root)).await? {
+/// What a container's root filesystem begins as.
+pub struct Origin {
+    pub image: Image,
+    pub facts: ImageFacts,
+    /// It was committed from a container, so that all but the identity is in it.
+    pub is_root: bool,
+    /// What root's `authorized_keys` says there, where root is one of the people.
+    pub root_keys: Option<Vec<u8>>,
+}
+
+/// What a container is made from: the root filesystem it was started from, else its image.
+pub async fn origin(host: &Host, record: &Record, report: &Reporter) -> Result<Origin> {
+    if let Some(root) = &record.root {
+        match host.engine.image(&root_image(&root.key)).await? {
             Some(image) => {
                 let facts = host.facts(&image).await?;
-                return Ok((image, facts));
+                let root_keys = match record.people.iter().any(super::Account::is_root) {
+                    true => host.engine.file_of_image(&image.id, "/root/.ssh/authorized_keys").await?,
+                    false => None,
+                };
+                return Ok(Origin { image, facts, is_root: true, root_keys });
             }
-            None => report
-                .warning(format!("what {} had in its root filesystem is gone from Docker too", cloned.from)),
+            None => {
+                let name = &record.spec.name;
+                report.warning(format!("what {name} had in its root filesystem is gone from Docker too"));
+            }
         }
     }
-    image(host, &record.spec.image, report).await
+    let (image, facts) = image(host, &record.spec.image, report).await?;
+    Ok(Origin { image, facts, is_root: false, root_keys: None })
 }
 
 /// The image and what is inside it; pulled where it is not here.
@@ -146,32 +163,27 @@ pub async fn create(
             (host.opt.clone(), record.mount_volume(index), mount.clone(), caller.person());
         blocking(move || opt.new_bind(&name, Path::new(&mount.source), &person, mount.read_only)).await?;
     }
-    let engine_id =
-        engine_container(host, record, (&gathered.image, &gathered.facts), gathered.lease.as_ref()).await?;
-    Ok((gathered.layers, engine_id))
+    let Gathered { image, facts, layers, lease, .. } = gathered;
+    let origin = Origin { image, facts, is_root: false, root_keys: None };
+    let engine_id = engine_container(host, record, &origin, lease.as_ref()).await?;
+    Ok((layers, engine_id))
 }
 
 /// The engine's part alone, on volumes that are there; answers its id.
 pub async fn engine_container(
     host: &Host,
     record: &Record,
-    (image, facts): (&Image, &ImageFacts),
+    origin: &Origin,
     lease: Option<&LeaseView>,
 ) -> Result<String> {
-    let mut files = root_files(record, facts);
+    let (image, facts) = (&origin.image, &origin.facts);
+    let mut files = match origin.is_root {
+        true => own_files(record, facts),
+        false => root_files(record, facts),
+    };
     if let Some(cloned) = &record.cloned {
-        files.extend(clone::group::root_files(record, cloned, facts, None));
+        files.extend(clone::group::root_files(record, cloned, facts, origin.root_keys.as_deref()));
     }
-    engine_container_with(host, record, (image, facts), (lease, files)).await
-}
-
-/// The same with these files put into its root filesystem.
-pub async fn engine_container_with(
-    host: &Host,
-    record: &Record,
-    (image, facts): (&Image, &ImageFacts),
-    (lease, files): (Option<&LeaseView>, Vec<File>),
-) -> Result<String> {
     let name = record.spec.name.as_str();
     if let Some(other) = host.engine.inspect(name).await? {
         if other.id != record.id {

@@ -19,17 +19,28 @@ pub fn host_key(name: &str) -> Result<HostKey> {
     Ok(HostKey { private, public: public.trim().to_owned() })
 }
 
+/// What no two machines have alike.
+pub fn own_files(record: &Record, facts: &ImageFacts) -> Vec<File> {
+    let mut files = vec![File::of_root("/etc/machine-id", 0o444, format!("{}\n", record.machine_id))];
+    if facts.sshd {
+        let key = &record.host_key;
+        files.push(File::of_root("/etc/ssh/ssh_host_ed25519_key", 0o600, key.private.clone()));
+        files.push(File::of_root("/etc/ssh/ssh_host_ed25519_key.pub", 0o644, format!("{}\n", key.public)));
+    }
+    files
+}
+
 /// The files of the root filesystem that are put in before the first start. What goes below `/opt` is not among
 /// them: that is placed in the volume (see [`below_opt`]).
 pub fn root_files(record: &Record, facts: &ImageFacts) -> Vec<File> {
     let people: Vec<&Account> = record.people.iter().filter(|account| !account.is_root()).collect();
     let shell = if facts.bash { "/bin/bash" } else { "/bin/sh" };
-    let mut files = vec![
-        File::of_root("/etc/machine-id", 0o444, format!("{}\n", record.machine_id)),
+    let mut files = own_files(record, facts);
+    files.extend([
         File::of_root("/etc/passwd", 0o644, passwd(&facts.passwd, &people, shell)),
         File::of_root("/etc/group", 0o644, group(&facts.group, &people)),
         File::of_root("/etc/environment", 0o644, environment(&facts.environment, &record.spec.env)),
-    ];
+    ]);
     if !facts.shadow.is_empty() {
         files.push(File {
             mode: 0o640,
@@ -40,14 +51,6 @@ pub fn root_files(record: &Record, facts: &ImageFacts) -> Vec<File> {
         let rules: String =
             people.iter().map(|p| format!("{} ALL=(ALL:ALL) NOPASSWD: ALL\n", p.name)).collect();
         files.push(File::of_root("/etc/sudoers.d/moorage", 0o440, rules));
-    }
-    if facts.sshd {
-        files.push(File::of_root("/etc/ssh/ssh_host_ed25519_key", 0o600, record.host_key.private.clone()));
-        files.push(File::of_root(
-            "/etc/ssh/ssh_host_ed25519_key.pub",
-            0o644,
-            format!("{}\n", record.host_key.public),
-        ));
     }
     if facts.init.is_some() && !record.spec.ulimits.is_empty() {
         let ulimits = &record.spec.ulimits;

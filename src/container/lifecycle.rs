@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Host, Intent, Record, clone, ready, undo};
+use super::{Host, Intent, Record, ready, settle, undo};
 use crate::api::VerbResult;
 use crate::engine::Found;
 use crate::report::{Fault, Kind, Reporter};
@@ -29,18 +29,9 @@ pub async fn engine_container(host: &Host, record: &Record) -> Result<Found> {
     }
 }
 
-/// The record of a container whose files are where they belong: a daemon that was killed while it took its state may have
-/// left some of them aside.
-async fn settled(host: &Host, record: &Record, runs: bool) -> Result<Record> {
-    if let Some(Intent::Clone { runs: ran }) = record.intent {
-        clone::source::settle(host, record, ran && runs).await?;
-    }
-    Ok(Record { intent: None, ..record.clone() })
-}
-
 /// Starts the container and waits until its init, and sshd where the image has it, are up.
 pub async fn start(host: &Host, record: &Record, report: &Reporter) -> Result<VerbResult> {
-    let record = &settled(host, record, true).await?;
+    let record = &settle::settle(host, record).await?;
     let name = record.spec.name.as_str();
     let found = engine_container(host, record).await?;
     let changed = !found.running;
@@ -107,7 +98,7 @@ pub async fn up(host: &Host, record: &Record) -> Result<()> {
 }
 
 pub async fn stop(host: &Host, record: &Record, report: &Reporter) -> Result<VerbResult> {
-    let record = &settled(host, record, false).await?;
+    let record = &settle::settle(host, record).await?;
     let name = record.spec.name.as_str();
     let changed = engine_container(host, record).await?.running;
     if changed {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::build::{self, Gathered};
 use super::record::{SCHEMA, random_hex};
 use super::{
-    Caller, Host, Intent, Record, Setup, check, clone, diff, identity, lifecycle, people, ready, runlog,
+    Caller, Host, Intent, Record, Setup, check, diff, identity, lifecycle, people, ready, runlog, settle,
     undo, view,
 };
 use crate::api::{MakeRequest, MakeResult, SourceDone};
@@ -71,11 +71,8 @@ pub async fn make(host: &Host, make: Make) -> Result<MakeResult> {
 
 /// The record of a container that exists. What is left of one that was half made or half removed goes first.
 async fn leftover_cleared(host: &Host, name: &str) -> Result<Option<Record>> {
-    let Some(mut record) = host.records.get(name)? else { return Ok(None) };
-    if let Some(Intent::Clone { runs }) = record.intent {
-        clone::source::settle(host, &record, runs).await?;
-        record.intent = None;
-    }
+    let Some(record) = host.records.get(name)? else { return Ok(None) };
+    let record = settle::settle(host, &record).await?;
     if record.intent.is_none() {
         return Ok(Some(record));
     }
@@ -112,9 +109,9 @@ async fn again(host: &Host, mut record: Record, make: &Make) -> Result<Record> {
     if found.is_none_or(|found| found.engine_id != record.engine_id) {
         make.report
             .warning(format!("Docker no longer had the container {name}: it is made anew on the same /opt"));
-        let (image, facts) = build::image_of(host, &record, &make.report).await?;
+        let origin = build::origin(host, &record, &make.report).await?;
         let lease = build::address(host, &record, &make.report).await?;
-        record.engine_id = build::engine_container(host, &record, (&image, &facts), lease.as_ref()).await?;
+        record.engine_id = build::engine_container(host, &record, &origin, lease.as_ref()).await?;
         host.records.put(&name, &record)?;
     }
     lifecycle::start(host, &record, &make.report).await?;
@@ -267,6 +264,7 @@ async fn new_record(host: &Host, make: &Make) -> Result<Record> {
         engine_id: String::new(),
         setup: if spec.setup.is_empty() { Setup::Done } else { Setup::Pending },
         intent: Some(Intent::Make),
+        root: None,
         cloned: None,
         people,
         gid,

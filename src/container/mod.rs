@@ -3,11 +3,13 @@
 //! An operation decides on data first (`check`, `diff`, `plan`, `identity` are pure), then acts. Its record holds the
 //! intent before the first effect, so that a daemon that was killed finishes or undoes it when it starts again.
 
+pub mod anew;
 pub mod check;
 pub mod clone;
 pub mod diff;
 pub mod identity;
 pub mod lifecycle;
+pub mod losses;
 pub mod make;
 pub mod people;
 pub mod plan;
@@ -15,7 +17,9 @@ pub mod ready;
 pub mod record;
 pub mod roots;
 pub mod runlog;
+pub mod settle;
 mod slice;
+pub mod snapshot;
 pub mod undo;
 pub mod view;
 
@@ -35,7 +39,7 @@ use crate::site::host::HostConfig;
 use crate::state::Records;
 
 pub use people::{Account, Caller};
-pub use record::{Cloned, Intent, Record, Setup};
+pub use record::{Cloned, Intent, Record, Root, Setup, To};
 
 /// The parts an operation works with.
 pub struct Host {
@@ -45,6 +49,9 @@ pub struct Host {
     pub opt: Arc<Store>,
     pub records: Records<Record>,
     pub images: Records<ImageFacts>,
+    pub snapshots: Records<snapshot::Snapshot>,
+    /// Root filesystems that are being committed, and no record names yet.
+    pub held_roots: roots::Holds,
     /// What makes a MAC of this host differ from another's.
     pub host_id: String,
     /// Rung when something could not be undone now and has to be tried again.

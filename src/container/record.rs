@@ -33,19 +33,27 @@ pub struct Record {
     pub setup: Setup,
     /// The operation in progress, written before its first effect.
     pub intent: Option<Intent>,
+    /// The root filesystem it was started from, where that is not its image's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<Root>,
     /// What it was cloned from, where it is a clone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloned: Option<Cloned>,
+}
+
+/// A root filesystem that was committed, of this container or of another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// What the engine knows it by (`engine::root_image`).
+    pub key: String,
+    /// The image that it was written over, by its id: a newer one of that name makes the container outdated.
+    pub image_id: String,
 }
 
 /// What a clone has of its source and its group beside what every container has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cloned {
     pub from: ContainerName,
-    /// The key of the committed root filesystem it starts from (`engine::root_image`).
-    pub root: String,
-    /// The image that the source's was made of, by its id: a newer one of that name makes the clone outdated too.
-    pub image_id: String,
     /// All that were made with it, and the source first.
     pub group: Vec<Peer>,
     /// The group's own SSH key: each member lets whoever has it in.
@@ -85,8 +93,18 @@ pub enum Setup {
     Done,
 }
 
+/// What a container is made anew from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum To {
+    /// The image that this name stands for.
+    Image(String),
+    /// The snapshot with this key, `/opt` too.
+    Snapshot(String),
+}
+
 /// What a daemon that starts finds it was doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Intent {
     /// Undone at start: the person runs the same command again.
@@ -95,6 +113,8 @@ pub enum Intent {
     Remove,
     /// It is being cloned, and is stopped for that. At start it is as it was before, and runs again where it did.
     Clone { runs: bool },
+    /// It is made anew on its `/opt`, of another root filesystem. At start that goes on.
+    Anew { to: To, runs: bool },
 }
 
 impl Record {

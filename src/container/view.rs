@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 
-use super::{Host, Intent, Record, Setup, build, runlog};
+use super::{Host, Record, Setup, build, runlog};
 use crate::api::{self, ContainerDetail, ContainerView, State};
 use crate::engine::Found;
 use crate::lan::LeaseView;
@@ -22,10 +22,8 @@ pub struct Sight<'a> {
 
 impl Sight<'_> {
     pub fn state(&self) -> State {
-        match (&self.operation, self.record.intent, self.found) {
-            (Some(_), _, _) | (None, Some(Intent::Make | Intent::Remove | Intent::Clone { .. }), _) => {
-                State::Busy
-            }
+        match (&self.operation, &self.record.intent, self.found) {
+            (Some(_), _, _) | (None, Some(_), _) => State::Busy,
             (None, None, Err(())) => State::Unknown,
             (None, None, Ok(None)) => State::Missing,
             (None, None, Ok(Some(found))) => match (found.running, self.record.setup) {
@@ -102,9 +100,9 @@ async fn current(host: &Host, reference: &str) -> Option<String> {
 
 /// Whether the container's image has been replaced. One whose image is not known under its name any more is not.
 fn outdated(record: &Record, found: Option<&Found>, current: Option<&str>) -> bool {
-    // A clone's own image is its source's root filesystem, which no name stands for.
-    let of_clone = record.cloned.as_ref().map(|cloned| cloned.image_id.as_str());
-    let own = of_clone.or(found.map(|found| found.image_id.as_str()));
+    // A committed root filesystem has an image of its own, which no name stands for.
+    let of_root = record.root.as_ref().map(|root| root.image_id.as_str());
+    let own = of_root.or(found.map(|found| found.image_id.as_str()));
     matches!((found, own, current), (Some(_), Some(own), Some(current)) if !own.is_empty() && own != current)
 }
 

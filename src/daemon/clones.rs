@@ -11,8 +11,9 @@ use super::permit::{Action, permit};
 use super::routes::{Answer, body};
 use super::{App, events};
 use crate::api::{ClonePlan, CloneRequest, CloneResult, MOST_CLONES};
-use crate::container::clone::{self, Cloning, Group, names};
+use crate::container::clone::{self, Cloning, Group, Origin, names};
 use crate::container::runlog::RunLog;
+use crate::container::snapshot::Snapshot;
 use crate::container::{Caller, Record};
 use crate::report::{Fault, Kind};
 use crate::spec::{ContainerName, Owner};
@@ -24,11 +25,16 @@ fn asked(app: &App, caller: &Caller, typed: &str, bytes: &[u8]) -> anyhow::Resul
     let request: CloneRequest = body(bytes)?;
     let source = app.permitted(caller, Action::Operate, typed)?;
     permit(caller, Action::Make, &source.spec.owner)?;
+    check_count(&request)?;
+    Ok((source, request))
+}
+
+pub fn check_count(request: &CloneRequest) -> Result<(), Fault> {
     if !(1..=MOST_CLONES).contains(&request.count) {
         let what = format!("{} clones are not between 1 and {MOST_CLONES}", request.count);
-        return Err(Fault::new(Kind::Usage, what).next("another --count").into());
+        return Err(Fault::new(Kind::Usage, what).next("another --count"));
     }
-    Ok((source, request))
+    Ok(())
 }
 
 pub async fn plan(
@@ -53,6 +59,22 @@ pub async fn clone(
     bytes: bytes::Bytes,
 ) -> Answer<Response> {
     let (source, request) = asked(&app, &caller, &typed, &bytes)?;
+    Ok(begin(app, caller, (From::Container(Box::new(source)), request))?)
+}
+
+/// What clones are made from.
+pub enum From {
+    Container(Box<Record>),
+    Snapshot(Box<Snapshot>),
+}
+
+/// Begins to make clones, and answers with the events.
+pub fn begin(
+    app: Arc<App>,
+    caller: Caller,
+    (from, request): (From, CloneRequest),
+) -> anyhow::Result<Response> {
+    let source = source_of(&from);
     let mut operations: Vec<Operation> = Vec::new();
     let wanted = (request.count, request.name.as_deref());
     let names = names::choose(&source.spec.name, &source.spec.owner, wanted, |name| {
@@ -75,12 +97,22 @@ pub async fn clone(
         let log_path = log.path.to_string_lossy().into_owned();
         let cloning = Cloning { caller, start: request.start, log: log_path, report, cancel };
         async move {
-            let made = all(&app, &source, &names, &cloning).await;
+            let made = match &from {
+                From::Container(source) => all(&app, source, &names, &cloning).await,
+                From::Snapshot(snapshot) => clone::from_snapshot(&app.host, snapshot, &names, &cloning).await,
+            };
             log.close(&made);
             drop(operations);
             made
         }
     }))
+}
+
+fn source_of(from: &From) -> &Record {
+    match from {
+        From::Container(source) => source,
+        From::Snapshot(snapshot) => &snapshot.of,
+    }
 }
 
 async fn all(
@@ -89,7 +121,8 @@ async fn all(
     names: &[ContainerName],
     cloning: &Cloning,
 ) -> anyhow::Result<CloneResult> {
-    let group = clone::prepare(&app.host, source, names, cloning).await?;
+    let origin = Origin::of(&app.host, source).await?;
+    let group = clone::prepare(&app.host, origin, names, cloning).await?;
     let (source, group, taken) = take(app, source, group, cloning).await?;
     clone::make_all(&app.host, &source, (group, taken), cloning).await
 }

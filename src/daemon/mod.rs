@@ -16,6 +16,7 @@ mod plugin;
 mod recover;
 mod routes;
 mod serve;
+mod snapshots;
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -122,6 +123,8 @@ async fn serve(args: &Args) -> Result<()> {
         host: Host {
             records: Records::open(args.state.join("containers"))?,
             images: Records::open(args.state.join("images"))?,
+            snapshots: Records::open(args.state.join("snapshots"))?,
+            held_roots: Default::default(),
             host_id: container::host_id(&args.state)?,
             engine: Engine::of_this_host(),
             lan: lan.clone(),

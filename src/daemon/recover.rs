@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::App;
 use super::operations::RECOVERY;
-use crate::container::{Intent, clone, roots, undo};
+use crate::container::{Intent, roots, settle, undo};
 use crate::engine::PROBE;
 
 /// Between two attempts while the Docker Engine is not there: it starts after us, and says so to nobody.
@@ -16,8 +16,11 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Takes apart what was half made and what was to be removed; when nothing is left, waits until something is.
 pub async fn recover(app: Arc<App>, stop: CancellationToken) {
+    let mut first = true;
     loop {
-        let nothing_left = attempt(&app).await.unwrap_or_else(|error| {
+        let attempted = attempt(&app, first).await;
+        first &= attempted.is_err();
+        let nothing_left = attempted.unwrap_or_else(|error| {
             tracing::debug!("recovery waits: {error:#}");
             false
         });
@@ -34,19 +37,19 @@ pub async fn recover(app: Arc<App>, stop: CancellationToken) {
     }
 }
 
-/// One pass; `true` when nothing is left.
-async fn attempt(app: &App) -> Result<bool> {
+/// One pass; `true` when nothing is left. The first looks for what no record tells of, too.
+async fn attempt(app: &App, first: bool) -> Result<bool> {
     // A daemon that was killed while it looked into an image left its probe.
     if app.host.engine.inspect(PROBE).await.is_ok_and(|probe| probe.is_some()) {
         app.host.engine.clear_probe().await?;
     }
     let unfinished: Vec<_> =
         app.host.records.all()?.into_iter().filter(|(_, record)| record.intent.is_some()).collect();
-    if unfinished.is_empty() {
+    if unfinished.is_empty() && !first {
         return Ok(true);
     }
     app.host.engine.ping().await?;
-    let (mut left, mut cloned) = (false, false);
+    let mut left = false;
     for (name, record) in unfinished {
         // Busy: the person was quicker, or it is being made right now.
         let Ok(_operation) = app.operations.begin_now(&name, RECOVERY, 0) else {
@@ -58,13 +61,12 @@ async fn attempt(app: &App) -> Result<bool> {
         if current.id != record.id || current.intent.is_none() {
             continue;
         }
-        if let Some(Intent::Clone { runs }) = current.intent {
-            tracing::info!("{name}: ending the cloning that was interrupted");
-            if let Err(error) = clone::source::settle(&app.host, &current, runs).await {
+        if let Some(Intent::Clone { .. } | Intent::Anew { .. }) = current.intent {
+            tracing::info!("{name}: going on with what was interrupted");
+            // What cannot be ended now is tried again when somebody starts it.
+            if let Err(error) = settle::settle(&app.host, &current).await {
                 tracing::warn!("{error:#}");
             }
-            left |= app.host.records.get(&name)?.is_some_and(|record| record.intent.is_some());
-            cloned = true;
             continue;
         }
         let what = match current.intent {
@@ -74,9 +76,7 @@ async fn attempt(app: &App) -> Result<bool> {
         tracing::info!("{name}: {what}");
         left |= !undo::take_apart(&app.host, &current).await.is_empty();
     }
-    if cloned {
-        // Committed and not used by any clone.
-        roots::collect(&app.host).await?;
-    }
+    // Committed, or frozen, for nobody.
+    roots::collect(&app.host).await?;
     Ok(!left)
 }

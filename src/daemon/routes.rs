@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::permit::{Action, permit};
 use super::serve::Counted;
-use super::{App, clones, doctor, enter, events, logs};
+use super::{App, clones, doctor, enter, events, logs, snapshots};
 use crate::api::{
     API_HEADER, API_VERSION, BODY_LIMIT, ContainerDetail, ContainerView, EnterRequest, LeaseView,
     MakeRequest, Present, PresentRequest, SourceDone, Version, too_large,
@@ -87,6 +87,13 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/containers/{typed}/clone", post(clones::clone))
         .route("/v1/containers/{typed}/clone/plan", post(clones::plan))
         .route("/v1/containers/{typed}/clones", get(clones::list))
+        .route("/v1/containers/{typed}/snapshot", post(snapshots::take))
+        .route("/v1/containers/{typed}/snapshot/remove", post(snapshots::remove))
+        .route("/v1/containers/{typed}/restore", post(snapshots::restore))
+        .route("/v1/containers/{typed}/losses", post(snapshots::losses))
+        .route("/v1/containers/{typed}/recreate", post(snapshots::recreate))
+        .route("/v1/snapshots", get(snapshots::list))
+        .route("/v1/snapshots/clone", post(snapshots::clone))
         .route("/v1/containers/{typed}/logs", get(show_logs))
         .route("/v1/containers/{typed}/enter", post(enter_container))
         .route("/v1/operations/{id}/source", post(source))

@@ -6,7 +6,7 @@ use clap::builder::NonEmptyStringValueParser;
 use super::{make, view};
 use crate::api::{Client, ClonePlan, CloneRequest, CloneResult, MOST_CLONES, client};
 use crate::invocation::Invocation;
-use crate::report::{Fault, Kind, Table, escape, output};
+use crate::report::{Fault, Kind, escape, output};
 
 /// Clone a container with all that was done in it: /opt, root filesystem, settings
 ///
@@ -55,7 +55,7 @@ pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
     let result: CloneResult =
         make::follow_alone(&client, (&path, &request), &reporter, &invocation.interrupted).await?;
     drop(reporter);
-    invocation.print(&result, table)?;
+    invocation.print(&result, view::clones)?;
     match result.failed.as_slice() {
         [] => Ok(()),
         failed => Err(partly(&result, failed).into()),
@@ -78,21 +78,6 @@ fn cost(plan: &ClonePlan) -> String {
         ("source", plan.stop.clone()),
         ("copied whole by a first write", large),
     ])
-}
-
-fn table(result: &CloneResult) -> String {
-    let mut table = Table::new(&["NAME", "STATE", "ADDRESS", "SSH"]);
-    for clone in &result.clones {
-        let container = &clone.container;
-        let address = container.address.map(|address| address.to_string()).unwrap_or_default();
-        table.row([
-            container.name.as_str(),
-            &view::state_now(container),
-            &address,
-            &format!("ssh {}@{address}", result.user),
-        ]);
-    }
-    table.text()
 }
 
 fn partly(result: &CloneResult, failed: &[crate::api::CloneFailed]) -> Fault {

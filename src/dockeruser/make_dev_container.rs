@@ -16,23 +16,31 @@ use crate::site::Request;
   moorage make-dev-container siem 9.2
   moorage make-dev-container siem 9.2 --patch p3 --name siem-customer-x
   moorage make-dev-container siem 9.2 --owner @support --mount /data/customer-x:/opt/data:ro
-  moorage make-dev-container siem 9.2 --dry-run --as-shell")]
+  moorage make-dev-container siem 9.2 --dry-run --as-shell
+  moorage make-dev-container --from-snapshot siem-9.2/before-upgrade --name siem-9.2-p3")]
 pub struct Args {
     /// The product; `moorage list-projects` names them
-    #[arg(add = super::complete::projects())]
-    project: String,
+    #[arg(required_unless_present = "from_snapshot", add = super::complete::projects())]
+    project: Option<String>,
     /// The line of it
-    #[arg(add = super::complete::branches())]
-    branch: String,
+    #[arg(required_unless_present = "from_snapshot", add = super::complete::branches())]
+    branch: Option<String>,
     /// Stack this patch of the branch onto its /opt; may be given several times
     #[arg(long = "patch", value_name = "NAME", add = super::complete::patches())]
     patches: Vec<String>,
+    /// As it was when this snapshot was taken, instead of anew; --name says what it is called
+    #[arg(long, value_name = "CONTAINER/SNAPSHOT", conflicts_with_all = ["project", "branch", "patches", "owner", "mounts", "address", "as_shell"])]
+    from_snapshot: Option<String>,
     #[command(flatten)]
     wishes: Wishes,
 }
 
 pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
-    let Args { project, branch, patches, wishes } = args;
+    let Args { project, branch, patches, from_snapshot, wishes } = args;
+    if let Some(snapshot) = from_snapshot {
+        return super::from_snapshot::run(&snapshot, &wishes, invocation).await;
+    }
+    let (project, branch) = (project.unwrap_or_default(), branch.unwrap_or_default());
     let people = wishes.people()?;
     let spec = site(invocation)?.resolve(&Request {
         project,

@@ -6,7 +6,9 @@
 mod complete;
 mod definitions;
 mod each;
+mod from_snapshot;
 mod make;
+mod snapshots;
 mod together;
 mod view;
 
@@ -16,12 +18,17 @@ pub mod enter_container;
 pub mod list_containers;
 pub mod list_leases;
 pub mod list_projects;
+pub mod list_snapshots;
 pub mod make_dev_container;
 pub mod make_os_container;
+pub mod recreate_container;
 pub mod remove_container;
+pub mod remove_snapshot;
 pub mod restart_container;
+pub mod restore_container;
 pub mod setup;
 pub mod show_container;
 pub mod show_logs;
+pub mod snapshot_container;
 pub mod start_container;
 pub mod stop_container;

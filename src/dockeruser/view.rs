@@ -3,7 +3,8 @@
 use humansize::{BINARY, format_size};
 use indicatif::HumanDuration;
 
-use crate::api::{ContainerDetail, ContainerView, State};
+use crate::api::{CloneResult, ContainerDetail, ContainerView, State};
+use crate::report::Table;
 use crate::spec::plan::Plan;
 
 /// The state as it is written in tables, filters and JSON.
@@ -47,6 +48,22 @@ pub fn loss(detail: &ContainerDetail) -> String {
         size(detail.opt_bytes),
         detail.opt_directory,
     )
+}
+
+/// The clones that were made, as a table.
+pub fn clones(result: &CloneResult) -> String {
+    let mut table = Table::new(&["NAME", "STATE", "ADDRESS", "SSH"]);
+    for clone in &result.clones {
+        let container = &clone.container;
+        let address = container.address.map(|address| address.to_string()).unwrap_or_default();
+        table.row([
+            container.name.as_str(),
+            &state_now(container),
+            &address,
+            &format!("ssh {}@{address}", result.user),
+        ]);
+    }
+    table.text()
 }
 
 /// A plan as numbered steps; steps with the same number run side by side.

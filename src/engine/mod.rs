@@ -29,7 +29,7 @@ pub use files::{File, Layers};
 pub use image::{Image, ImageFacts, PROBE};
 pub use network::{InUse, Network};
 pub use push::Pushing;
-pub use root::{ROOTS, root_image};
+pub use root::{Change, ROOTS, root_image};
 
 /// The label of everything in Docker that is ours; its value is the record's id.
 pub const LABEL: &str = "moorage.id";

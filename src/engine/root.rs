@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use bollard::errors::Error;
-use bollard::models::{ContainerConfig, ImageSummary};
+use bollard::models::{ChangeType, ContainerConfig, FilesystemChange, ImageSummary};
 use bollard::query_parameters::{
     CommitContainerOptionsBuilder, InspectContainerOptionsBuilder, ListImagesOptionsBuilder,
     RemoveImageOptions,
@@ -19,6 +19,14 @@ use super::{Engine, LABEL, fault, found};
 pub const ROOTS: &str = "moorage-root/";
 /// The label of an image that is a container's root filesystem; its value is the key.
 const ROOT_LABEL: &str = "moorage.root";
+
+/// A path that a container has made, changed or removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub path: String,
+    /// It was there before and is there now.
+    pub modified: bool,
+}
 
 /// The image that holds the root filesystem of this key.
 pub fn root_image(key: &str) -> String {
@@ -50,6 +58,15 @@ impl Engine {
         let seen = found(answer, format!("measure {container}"))?;
         let bytes = seen.and_then(|seen| seen.size_rw).unwrap_or_default();
         Ok(u64::try_from(bytes).unwrap_or_default())
+    }
+
+    /// What a container has written over its image.
+    pub async fn changes(&self, container: &str) -> Result<Vec<Change>> {
+        let answer = self.docker().await?.container_changes(container).await;
+        let changes = found(answer, format!("compare {container} with its image"))?.flatten();
+        let one =
+            |change: FilesystemChange| Change { path: change.path, modified: change.kind == ChangeType::_0 };
+        Ok(changes.unwrap_or_default().into_iter().map(one).collect())
     }
 
     /// The keys of the committed root filesystems that are here, with their images' ids.

@@ -9,6 +9,7 @@ pub mod network;
 pub mod plan;
 pub mod reference;
 pub mod size;
+pub mod snapshot;
 
 pub use address::{Addressing, Fixed};
 pub use archive::{Archive, Digest};
@@ -17,3 +18,4 @@ pub use mac::{Mac, MacPrefix};
 pub use name::{BadName, ContainerName, Owner};
 pub use reference::Reference;
 pub use size::ByteSize;
+pub use snapshot::SnapshotName;

@@ -19,24 +19,21 @@ pub fn hosts(cloned: &Cloned, own: &ContainerName) -> Vec<(String, Ipv4Addr)> {
     others.map(|peer| (peer.name.to_string(), peer.address)).collect()
 }
 
-/// The files of a clone's root filesystem: what tells it from its source. All else is in the image. `root_keys` is what
-/// its root's `authorized_keys` says, where root is one of its people.
+/// The files of a member's root filesystem beside its own identity. `root_keys` is what its root's `authorized_keys` says.
 pub fn root_files(
     record: &Record,
     cloned: &Cloned,
     facts: &ImageFacts,
     root_keys: Option<&[u8]>,
 ) -> Vec<File> {
-    let mut files = vec![File::of_root("/etc/machine-id", 0o444, format!("{}\n", record.machine_id))];
     if !facts.sshd {
-        return files;
+        return Vec::new();
     }
-    let key = &record.host_key;
-    files.push(File::of_root("/etc/ssh/ssh_host_ed25519_key", 0o600, key.private.clone()));
-    files.push(File::of_root("/etc/ssh/ssh_host_ed25519_key.pub", 0o644, format!("{}\n", key.public)));
-    files.push(directory("/etc/ssh/ssh_config.d", 0o755));
-    files.push(File::of_root("/etc/ssh/ssh_config.d/moorage-clones.conf", 0o644, ssh_config(&cloned.group)));
-    files.push(File::of_root(KNOWN_HOSTS, 0o644, known_hosts(&cloned.group)));
+    let mut files = vec![
+        directory("/etc/ssh/ssh_config.d", 0o755),
+        File::of_root("/etc/ssh/ssh_config.d/moorage-clones.conf", 0o644, ssh_config(&cloned.group)),
+        File::of_root(KNOWN_HOSTS, 0o644, known_hosts(&cloned.group)),
+    ];
     if record.people.iter().any(Account::is_root) {
         files.push(directory("/root/.ssh", 0o700));
         files.push(File::of_root(&format!("/root/{KEY}"), 0o600, cloned.key.private.clone()));
@@ -94,8 +91,6 @@ mod tests {
         };
         Cloned {
             from: "siem-ann".parse().unwrap(),
-            root: "00".into(),
-            image_id: "sha256:00".into(),
             group: vec![peer("siem-ann", 5), peer("siem-1-ann", 6)],
             key: HostKey { private: "private".into(), public: "ssh-ed25519 GROUP".into() },
         }

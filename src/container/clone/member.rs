@@ -3,41 +3,18 @@
 use anyhow::{Context as _, Result};
 
 use super::{Cloning, group, interrupted};
+use crate::container::build::{self, Origin};
 use crate::container::record::{Cloned, Record};
-use crate::container::{Account, Host, build, lifecycle, undo};
-use crate::engine::{Image, ImageFacts, root_image};
+use crate::container::{Host, lifecycle, undo};
 use crate::failpoint;
 use crate::lan::LeaseView;
-use crate::opt::{Kind, LayerId, Merged, VolumeRequest};
-
-/// The committed root filesystem that clones start from, looked into once.
-pub struct Base {
-    pub image: Image,
-    pub facts: ImageFacts,
-    /// What its root's `authorized_keys` says, where root is one of the people.
-    root_keys: Option<Vec<u8>>,
-}
-
-impl Base {
-    /// `record` is any one of the clones.
-    pub async fn find(host: &Host, key: &str, record: Option<&Record>) -> Result<Base> {
-        let reference = root_image(key);
-        let image = host.engine.image(&reference).await?;
-        let image = image.with_context(|| format!("the image {reference} is gone"))?;
-        let facts = host.facts(&image).await?;
-        let root_keys = match record.is_some_and(|record| record.people.iter().any(Account::is_root)) {
-            true => host.engine.file_of_image(&reference, "/root/.ssh/authorized_keys").await?,
-            false => None,
-        };
-        Ok(Base { image, facts, root_keys })
-    }
-}
+use crate::opt::{Kind, LayerId, Merged, Person, VolumeRequest};
 
 /// Makes the clone, and starts it unless it is not to be. On failure nothing of it is left.
 pub async fn make(
     host: &Host,
     (record, lease): (&Record, Option<&LeaseView>),
-    (base, layers): (&Base, &[LayerId]),
+    (base, layers): (&Origin, &[LayerId]),
     cloning: &Cloning,
 ) -> Result<()> {
     let name = record.spec.name.as_str();
@@ -46,9 +23,9 @@ pub async fn make(
             return Err(interrupted(name).into());
         }
         let mut record = record.clone();
-        volumes(host, &record, layers).await?;
+        volumes(host, &record, layers, cloning.caller.person()).await?;
         failpoint::reach("clone-volume");
-        record.engine_id = build_container(host, &record, base, lease).await?;
+        record.engine_id = build::engine_container(host, &record, base, lease).await?;
         failpoint::reach("clone-created");
         let done = Record { intent: None, ..record };
         if !cloning.start {
@@ -71,20 +48,9 @@ pub async fn make(
     made
 }
 
-async fn build_container(
-    host: &Host,
-    record: &Record,
-    base: &Base,
-    lease: Option<&LeaseView>,
-) -> Result<String> {
-    let cloned = record.cloned.as_ref().context("a clone knows what it was cloned from")?;
-    let files = group::root_files(record, cloned, &base.facts, base.root_keys.as_deref());
-    build::engine_container_with(host, record, (&base.image, &base.facts), (lease, files)).await
-}
-
 /// `/opt` on the source's layers with a directory of its own, and the source's mapped host directories, for whoever mapped
-/// them.
-async fn volumes(host: &Host, record: &Record, layers: &[LayerId]) -> Result<()> {
+/// them; where the source is gone, for `caller`.
+async fn volumes(host: &Host, record: &Record, layers: &[LayerId], caller: Person) -> Result<()> {
     let cloned = record.cloned.clone().context("a clone knows what it was cloned from")?;
     let request = VolumeRequest {
         name: record.opt_volume().to_owned(),
@@ -96,12 +62,16 @@ async fn volumes(host: &Host, record: &Record, layers: &[LayerId]) -> Result<()>
         drop(opt.new_volume(request)?);
         opt.finish_volume_with(record.opt_volume(), |merged| join(merged, &record, &cloned))?;
         let volumes = opt.volumes()?;
-        for index in 0..record.spec.mounts.len() {
+        for (index, mount) in record.spec.mounts.iter().enumerate() {
             let of_source = format!("{}.mount{index}", cloned.from);
-            let source = volumes.iter().find(|(name, _)| *name == of_source);
-            let (_, source) = source.with_context(|| format!("the volume {of_source} is gone"))?;
-            let Kind::Bind { source, person, read_only, .. } = &source.kind else { continue };
-            opt.new_bind(&record.mount_volume(index), source.as_ref(), person, *read_only)?;
+            let person = volumes.iter().find(|(name, _)| *name == of_source).and_then(|(_, volume)| {
+                match &volume.kind {
+                    Kind::Bind { source, person, .. } if *source == mount.source => Some(person),
+                    _ => None,
+                }
+            });
+            let name = record.mount_volume(index);
+            opt.new_bind(&name, mount.source.as_ref(), person.unwrap_or(&caller), mount.read_only)?;
         }
         Ok(())
     })

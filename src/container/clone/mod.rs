@@ -13,7 +13,9 @@ use anyhow::{Context as _, Result};
 use futures_util::stream::{self, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 
-use super::record::{Cloned, Peer, random_hex};
+use super::record::{Cloned, Peer, Root, random_hex};
+use super::roots::HeldKey;
+use super::snapshot::Snapshot;
 use super::{Caller, Host, Intent, Record, build, identity, lifecycle, make, roots, undo, view};
 use crate::api::{CloneDone, CloneFailed, CloneResult};
 use crate::failpoint;
@@ -26,9 +28,39 @@ const AT_ONCE: usize = 8;
 
 /// The clones of one request, before they are made.
 pub struct Group {
-    /// The key of the root filesystem that they start from.
-    key: String,
+    /// The root filesystem that they start from.
+    root: Root,
+    /// Until the records name it.
+    _held: Option<HeldKey>,
     members: Vec<(Record, Option<LeaseView>)>,
+}
+
+/// What clones start from: a container, or one as it was.
+pub struct Origin {
+    pub source: Record,
+    pub root: Root,
+    held: Option<HeldKey>,
+}
+
+impl Origin {
+    /// A container whose state will be taken.
+    pub async fn of(host: &Host, source: &Record) -> Result<Origin> {
+        let held = host.held_roots.unused();
+        let root = Root { key: held.key.clone(), image_id: image_under(host, source).await? };
+        Ok(Origin { source: source.clone(), root, held: Some(held) })
+    }
+
+    pub fn of_snapshot(snapshot: &Snapshot) -> Origin {
+        Origin { source: snapshot.of.clone(), root: snapshot.root.clone(), held: None }
+    }
+}
+
+/// The image that a container's root filesystem is written over, by its id.
+pub async fn image_under(host: &Host, record: &Record) -> Result<String> {
+    match &record.root {
+        Some(root) => Ok(root.image_id.clone()),
+        None => Ok(lifecycle::engine_container(host, record).await?.image_id),
+    }
 }
 
 /// One request to clone, by one caller.
@@ -49,15 +81,12 @@ pub fn interrupted(name: &str) -> Fault {
 /// Writes the clones down and has the LAN promise an address to each. Where it has too few, nothing is left of any.
 pub async fn prepare(
     host: &Host,
-    source: &Record,
+    origin: Origin,
     names: &[ContainerName],
     cloning: &Cloning,
 ) -> Result<Group> {
-    let image_id = match &source.cloned {
-        Some(cloned) => cloned.image_id.clone(),
-        None => lifecycle::engine_container(host, source).await?.image_id,
-    };
-    let key = random_hex::<12>();
+    let Origin { source, root, held } = origin;
+    let source = &source;
     let group_key = identity::host_key(&format!("clones-of-{}", source.spec.name))?;
     let mut members = Vec::new();
     for name in names {
@@ -67,13 +96,7 @@ pub async fn prepare(
             // A chosen address is one machine's.
             spec.address = Addressing::Dhcp;
         }
-        let cloned = Cloned {
-            from: source.spec.name.clone(),
-            root: key.clone(),
-            image_id: image_id.clone(),
-            group: Vec::new(),
-            key: group_key.clone(),
-        };
+        let cloned = Cloned { from: source.spec.name.clone(), group: Vec::new(), key: group_key.clone() };
         let record = Record {
             id: random_hex::<6>(),
             mac: Mac::pinned(&host.config.mac_prefix, &host.host_id, &spec.network, name.as_str()),
@@ -82,6 +105,7 @@ pub async fn prepare(
             created: jiff::Timestamp::now(),
             engine_id: String::new(),
             intent: Some(Intent::Make),
+            root: Some(root.clone()),
             cloned: Some(cloned),
             spec,
             ..source.clone()
@@ -117,7 +141,7 @@ pub async fn prepare(
         host.records.put(record.spec.name.as_str(), record)?;
     }
     failpoint::reach("clone-prepared");
-    Ok(Group { key, members: members.into_iter().zip(leases).collect() })
+    Ok(Group { root, _held: held, members: members.into_iter().zip(leases).collect() })
 }
 
 /// An address for each, where a DHCP server grants them. The first that it has none for ends the others.
@@ -172,11 +196,23 @@ fn peers(host: &Host, source: &Record, members: &[Record], leases: &[Option<Leas
 
 /// Takes the source's state, for the group to start from. On failure nothing of the group is left.
 pub async fn take(host: &Host, source: &Record, group: &Group, cloning: &Cloning) -> Result<source::Taken> {
-    let taken = source::take(host, source, &group.key, (&cloning.report, &cloning.cancel)).await;
+    let taken = source::take(host, source, &group.root.key, (&cloning.report, &cloning.cancel)).await;
     if taken.is_err() {
         undo(host, group.members.iter().map(|(record, _)| record)).await;
     }
     taken
+}
+
+/// Makes containers from a snapshot; nothing is stopped for that.
+pub async fn from_snapshot(
+    host: &Host,
+    snapshot: &Snapshot,
+    names: &[ContainerName],
+    cloning: &Cloning,
+) -> Result<CloneResult> {
+    let taken = source::Taken::of_snapshot(host, snapshot.layers.clone()).await?;
+    let group = prepare(host, Origin::of_snapshot(snapshot), names, cloning).await?;
+    make_all(host, &snapshot.of, (group, taken), cloning).await
 }
 
 /// Has nothing left of a group that cannot be made.
@@ -196,6 +232,7 @@ pub async fn make_all(
     let started = async {
         // It was started already: this waits until it can be used.
         match taken.stopped_ms > 0 {
+            // A snapshot's container is let alone.
             true => lifecycle::start(host, source, &Reporter::silent()).await.map(drop),
             false => Ok(()),
         }
@@ -213,6 +250,14 @@ pub async fn make_all(
     result(host, source, (made, count, taken.stopped_ms), cloning).await
 }
 
+/// The committed root filesystem, looked into once for all.
+async fn base(host: &Host, group: &Group) -> Result<build::Origin> {
+    let (first, _) = group.members.first().context("a group has members")?;
+    let base = build::origin(host, first, &Reporter::silent()).await?;
+    anyhow::ensure!(base.is_root, "the committed root filesystem {} is gone from Docker", group.root.key);
+    Ok(base)
+}
+
 type Outcome<'a> = (&'a Record, Result<(), Fault>);
 
 async fn members<'a>(
@@ -223,14 +268,13 @@ async fn members<'a>(
 ) -> Result<Vec<Outcome<'a>>> {
     let count = group.members.len() as u64;
     cloning.report.begin("clones", format!("making {count} clone(s)"));
-    let base =
-        match member::Base::find(host, &group.key, group.members.first().map(|(record, _)| record)).await {
-            Ok(base) => base,
-            Err(error) => {
-                undo(host, group.members.iter().map(|(record, _)| record)).await;
-                return Err(error);
-            }
-        };
+    let base = match base(host, group).await {
+        Ok(base) => base,
+        Err(error) => {
+            undo(host, group.members.iter().map(|(record, _)| record)).await;
+            return Err(error);
+        }
+    };
     let (base, layers) = (&base, &taken.layers);
     let one = |(record, lease): &'a (Record, Option<LeaseView>)| async move {
         let done = member::make(host, (record, lease.as_ref()), (base, layers), cloning).await;

@@ -22,6 +22,15 @@ pub struct Taken {
     pub stopped_ms: u64,
 }
 
+impl Taken {
+    /// What a snapshot has.
+    pub async fn of_snapshot(host: &Host, layers: Vec<LayerId>) -> Result<Taken> {
+        let (opt, held) = (host.opt.clone(), layers.clone());
+        let held = build::blocking(move || opt.hold_layers(&held)).await?;
+        Ok(Taken { layers, _held: held, stopped_ms: 0 })
+    }
+}
+
 /// Takes the state of `source`, its root filesystem under `key`. Whatever comes of it, the source is as it was before.
 pub async fn take(
     host: &Host,
@@ -49,9 +58,7 @@ pub async fn take(
         report
             .end("stop", format!("{name} was stopped for {:.1} s and starts again", stopped_ms as f64 / 1e3));
     }
-    let (opt, held) = (host.opt.clone(), layers.clone());
-    let held = build::blocking(move || opt.hold_layers(&held)).await?;
-    Ok(Taken { layers, _held: held, stopped_ms })
+    Ok(Taken { stopped_ms, ..Taken::of_snapshot(host, layers).await? })
 }
 
 /// The layers below the source's own directory; made fewer where they are many.
