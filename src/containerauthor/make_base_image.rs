@@ -65,7 +65,8 @@ pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
     // A lock that has to be written needs what only making the base tells.
     let writes = file.is_some() && lock.is_none();
     let refresh = args.refresh || writes;
-    let build = Build { site: &site, engine: &engine, report: &report, refresh };
+    let secrets = Default::default();
+    let build = Build { site: &site, engine: &engine, report: &report, refresh, secrets: &secrets };
     let made = base::make(build, &args.name, lock.as_ref()).await?;
     if let Some(lock) = &made.lock {
         Memory::of_this_host()?.locks()?.put(&args.name, lock)?;

@@ -1,9 +1,11 @@
 //! `make-dev-image`.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use crate::engine::Engine;
-use crate::image::{Build, dockerfile};
+use crate::image::{Build, buildkit, dockerfile};
 use crate::invocation::Invocation;
 use crate::site::Site;
 
@@ -19,6 +21,9 @@ pub struct Args {
     /// Build it anew although nothing changed: there may be newer packages
     #[arg(long)]
     refresh: bool,
+    /// The file with a secret that the definition names (`secrets`); it gets into no layer, history or log
+    #[arg(long = "secret", value_name = "NAME=FILE", value_parser = buildkit::parse)]
+    secrets: Vec<(String, PathBuf)>,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -31,7 +36,9 @@ pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
     }
     let engine = Engine::of_this_host();
     let report = invocation.reporter();
-    let build = Build { site: &site, engine: &engine, report: &report, refresh: args.refresh };
+    let secrets = args.secrets.into_iter().collect();
+    let build =
+        Build { site: &site, engine: &engine, report: &report, refresh: args.refresh, secrets: &secrets };
     let built = dockerfile::make(build, &args.name).await?;
     invocation.print(&built, |built| format!("{} {}\n", built.image, built.id))
 }

@@ -1,14 +1,16 @@
 //! `rebuild-images`.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use serde::Serialize;
 
 use crate::engine::Engine;
-use crate::image::Build;
 use crate::image::lineage::Why;
 use crate::image::memory::Memory;
 use crate::image::rebuild::{self, Outcome, Rebuilt, Wish};
 use crate::image::survey::{Ask, survey};
+use crate::image::{Build, buildkit};
 use crate::invocation::Invocation;
 use crate::report::Table;
 use crate::site::Site;
@@ -34,6 +36,9 @@ pub struct Args {
     /// Do not ask the package repositories whether there are newer packages
     #[arg(long)]
     offline: bool,
+    /// The file with a secret that the definition names (`secrets`); it gets into no layer, history or log
+    #[arg(long = "secret", value_name = "NAME=FILE", value_parser = buildkit::parse)]
+    secrets: Vec<(String, PathBuf)>,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -75,7 +80,8 @@ pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
         }
         return invocation.print_list("images", &planned, table, "no image is stale");
     }
-    let build = Build { site: &site, engine: &engine, report: &report, refresh: true };
+    let secrets = args.secrets.into_iter().collect();
+    let build = Build { site: &site, engine: &engine, report: &report, refresh: true, secrets: &secrets };
     let rebuilt = rebuild::rebuild(build, &memory, &wish).await?;
     // The bars have to be gone before the result is printed.
     drop(report);

@@ -26,6 +26,7 @@ pub(super) fn render(definition: &ImageDefinition, base: &str) -> Result<Vec<Ren
     let files: Vec<Rendered> = files.collect::<Result<_, Fault>>()?;
     if let Some(dockerfile) = files.iter().find(|file| file.name == "Dockerfile") {
         pinned(dockerfile, base)?;
+        secrets(dockerfile, &definition.raw.secrets)?;
     }
     Ok(files)
 }
@@ -94,6 +95,30 @@ fn pinned(dockerfile: &Rendered, base: &str) -> Result<(), Fault> {
     }
 }
 
+/// Every secret that the Dockerfile mounts is one of the definition's: only those are handed in, and only for them does the
+/// builder know such mounts.
+fn secrets(dockerfile: &Rendered, known: &[String]) -> Result<(), Fault> {
+    let text = String::from_utf8_lossy(&dockerfile.content);
+    for (number, line) in (1..).zip(text.lines()) {
+        let mounts = line.split_whitespace().filter_map(|word| word.strip_prefix("--mount="));
+        for mount in mounts.filter(|mount| mount.split(',').any(|part| part == "type=secret")) {
+            let named = mount.split(',').find_map(|part| part.strip_prefix("id="));
+            // Without an id it is the target's name (Dockerfile reference, RUN --mount=type=secret).
+            let target =
+                || mount.split(',').find_map(|part| part.strip_prefix("target=")?.rsplit('/').next());
+            let name = named.or_else(target).unwrap_or_default();
+            if !known.iter().any(|known| known == name) {
+                let what =
+                    format!("{}:{number}: the secret {name:?} is none of this image", dockerfile.origin);
+                return Err(
+                    Fault::new(Kind::Usage, what).next(format!("secrets = [\"{name}\"] in image.toml"))
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The build context. The same files make the same bytes: no times, no owners; scripts are executable.
 pub(super) fn archive(files: &[Rendered]) -> Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
@@ -159,6 +184,7 @@ mod tests {
             "FROM debian:12\n",
             "FROM {{ base }} AS one\nFROM --platform=linux/amd64 two\n",
             "RUN true\n",
+            "FROM {{ base }}\nRUN true && \\\n --mount=type=secret,id=token cat\n",
         ]
         .iter()
         .map(|text| render(&definition(text), BASE).unwrap_err().what)

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 
 use super::stream::Tail;
-use super::{Build, Built, Known, STEP, base, context, known, label};
+use super::{Build, Built, Known, STEP, base, buildkit, context, known, label};
 use crate::report::{Fault, Kind, Unit};
 use crate::site::{ImageDefinition, Site};
 use crate::spec::Digest;
@@ -202,19 +202,58 @@ pub(super) async fn build_as(
     on: &On,
     reference: &str,
 ) -> Result<Built> {
-    let (docker, report, refresh) = (build.docker().await?, build.report, build.refresh);
+    let (docker, report) = (build.docker().await?, build.report);
     let digest = digest(definition)?;
-    let archive = context::archive(&context::render(definition, &on.pinned)?)?;
+    let labels = labels(definition, digest, on);
     report.begin(STEP, format!("build {reference} on {}", on.reference));
+    match definition.raw.secrets.is_empty() {
+        true => classic(build, context(definition, &on.pinned)?, reference, labels).await?,
+        false => with_secrets(build, definition, on, (reference, labels)).await?,
+    }
+    let built = known(docker, reference).await?;
+    let built = built.with_context(|| format!("the engine built {reference} and does not have it"))?;
+    report.end(STEP, format!("{reference} is built, {}", crate::spec::ByteSize(built.size)));
+    Ok(built.built(reference, true))
+}
+
+fn context(definition: &ImageDefinition, base: &str) -> Result<Vec<u8>> {
+    context::archive(&context::render(definition, base)?)
+}
+
+async fn with_secrets(
+    build: Build<'_>,
+    definition: &ImageDefinition,
+    on: &On,
+    (reference, labels): (&str, HashMap<String, String>),
+) -> Result<()> {
+    let secrets = buildkit::of(definition, build.secrets)?;
+    let pinned = buildkit::Pinned::of(build, &on.pinned).await?;
+    let wanted = buildkit::Wanted { reference, labels: &labels, arguments: &proxies() };
+    let built = match context(definition, &pinned.name) {
+        Ok(archive) => buildkit::build(build, archive, &secrets, wanted).await,
+        Err(error) => Err(error),
+    };
+    pinned.forget(build).await?;
+    built
+}
+
+/// By the builder that every engine has.
+async fn classic(
+    build: Build<'_>,
+    archive: Vec<u8>,
+    reference: &str,
+    labels: HashMap<String, String>,
+) -> Result<()> {
+    let (docker, report) = (build.docker().await?, build.report);
     let options = BuildImageOptions {
         t: Some(reference.to_owned()),
-        nocache: refresh,
+        nocache: build.refresh,
         rm: true,
         forcerm: true,
         // Package mirrors are reached as this host reaches them, whatever networks the engine has.
         networkmode: Some("host".into()),
         buildargs: Some(proxies()),
-        labels: Some(labels(definition, digest, on)),
+        labels: Some(labels),
         ..BuildImageOptions::default()
     };
     let body = bollard::body_full(Bytes::from(archive));
@@ -223,7 +262,7 @@ pub(super) async fn build_as(
     let failed = |tail: Tail, why: String| tail.fault(format!("{reference} could not be built"), Some(why));
     loop {
         match said.try_next().await {
-            Ok(None) => break,
+            Ok(None) => return Ok(()),
             Ok(Some(info)) => {
                 if let Some(text) = info.stream {
                     if let Some((done, total)) = step(&text) {
@@ -239,10 +278,6 @@ pub(super) async fn build_as(
             Err(error) => return Err(failed(tail, error.to_string()).into()),
         }
     }
-    let built = known(docker, reference).await?;
-    let built = built.with_context(|| format!("the engine built {reference} and does not have it"))?;
-    report.end(STEP, format!("{reference} is built, {}", crate::spec::ByteSize(built.size)));
-    Ok(built.built(reference, true))
 }
 
 /// What an image has in it, to be compared with what the repositories have.

@@ -4,6 +4,7 @@
 //! on an unchanged base builds nothing.
 
 pub mod base;
+pub mod buildkit;
 mod context;
 pub mod dockerfile;
 pub mod label;
@@ -81,6 +82,8 @@ pub struct Build<'a> {
     pub report: &'a Reporter,
     /// Build although nothing changed: newer packages may be there.
     pub refresh: bool,
+    /// For Dockerfiles that mount them.
+    pub secrets: &'a buildkit::Secrets,
 }
 
 impl Build<'_> {

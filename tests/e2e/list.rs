@@ -75,3 +75,28 @@ fn roles_are_optional_and_links_are_commands() {
     ann().run("make-dev-container", &["--help"]).ok().says("make-dev-container");
     ann().moorage(&["no-such-verb"]).ends(2).helps();
 }
+
+#[test]
+fn a_container_whose_image_was_replaced_is_marked_and_make_says_so() {
+    let scene = Scene::new("outdated");
+    let image = format!("moorage/{}:latest", scene.project);
+    root().run("docker", &["tag", "moorage/demo", &image]).ok();
+    scene.raw(&format!("[defaults]\nimage = \"{image}\"\n[[branch]]\nmatch = \"main\"\n"));
+    let ann = ann();
+    let made = scene.make(&ann, &[]);
+    let marked = format!("{image} (outdated)");
+    ann.moorage(&["list-containers"]).ok().says(&image).never_says(&marked);
+    // What rebuild-images does at its end: the name is another image's now.
+    root().shell(&format!("echo 'FROM moorage/demo' | docker build -q --label newer=yes -t {image} -")).ok();
+    ann.moorage(&["list-containers"]).ok().says(&marked);
+    let list = root().moorage(&["list-containers", "--format", "json"]).ok().json();
+    let all = list["containers"].as_array().unwrap();
+    let ours = all.iter().find(|one| one["name"] == made.name().as_str()).unwrap();
+    assert_eq!(ours["outdated"], true, "{ours:#}");
+    scene.try_make(&ann, &[]).ok().says("is older than the image");
+    // Made anew it has the new one.
+    root().moorage(&["remove-container", &made.name(), "--yes"]).ok();
+    scene.try_make(&ann, &[]).ok().never_says("is older than the image");
+    scene.remove_all();
+    root().run("docker", &["rmi", "--force", &image]).ok();
+}

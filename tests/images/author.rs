@@ -60,4 +60,15 @@ impl Author {
         let image = format!("moorage/{name}:latest");
         self.engine.docker(&[&["run", "--rm", "--network", "none", &image], command].concat())
     }
+
+    /// Something that has a shell, to be built on.
+    pub fn tar(&self) -> &'static str {
+        let script = "mkdir -p ground/bin && cp /bin/busybox ground/bin/busybox && ln -sf busybox ground/bin/sh && \
+                      ln -sf busybox ground/bin/true && tar -C ground -cf /var/tmp/ground.tar .";
+        let status =
+            std::process::Command::new("sh").args(["-euc", script]).current_dir(self.site.path()).status();
+        assert!(status.unwrap().success());
+        std::fs::remove_dir_all(self.site.path().join("ground")).unwrap();
+        "/var/tmp/ground.tar"
+    }
 }

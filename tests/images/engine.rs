@@ -73,6 +73,8 @@ impl Engine {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_moorage"));
         command.args(arguments).env("DOCKER_HOST", self.socket()).env("HOME", self.directory.path());
+        // The distribution's docker comes first: it speaks BuildKit without a further program.
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.stdin(Stdio::null());
         command
     }

@@ -15,6 +15,7 @@ mod rebuild;
 mod repository;
 mod rpm;
 mod rpm_repository;
+mod secrets;
 
 use std::path::Path;
 use std::process::Command;
@@ -36,7 +37,8 @@ async fn a_base_and_a_dev_image_that_boots() {
             eprintln!("{}", serde_json::to_string(&event).unwrap());
         }
     });
-    let build = Build { site: &site, engine: &ours, report: &report, refresh: false };
+    let secrets = Default::default();
+    let build = Build { site: &site, engine: &ours, report: &report, refresh: false, secrets: &secrets };
 
     // The base is not there: it is made first.
     let demo = dockerfile::make(build, "demo").await.unwrap();

@@ -96,7 +96,11 @@ fn told(line: &str) -> &str {
 
 /// The entry whose URI the line names; the longest where several do.
 fn place<'a>(entries: &'a [Entry], line: &str) -> Option<&'a Entry> {
-    entries.iter().filter(|entry| line.contains(&entry.uri)).max_by_key(|entry| {
+    // apt writes `copy:/x` for `copy:///x`.
+    let names = |entry: &&Entry| {
+        line.contains(&entry.uri) || line.contains(&format!("{} ", entry.uri.replacen(":///", ":/", 1)))
+    };
+    entries.iter().filter(names).max_by_key(|entry| {
         // Of two entries with one URI, the one whose suite is named.
         (entry.uri.len(), entry.suites.iter().any(|suite| line.contains(&format!("{suite} "))))
     })
@@ -117,7 +121,7 @@ mod tests {
                 "a.sources",
                 "Types: deb\nURIs: http://m/debian\nSuites: x x-updates\n\nTypes: deb\nURIs: http://m/debian-security\nSuites: x-security\n",
             ),
-            ("b.list", "deb http://127.0.0.1:1/local ./\n"),
+            ("b.list", "deb http://127.0.0.1:1/local ./\ndeb copy:///nowhere x main\n"),
         ]);
         let all = [
             "W: GPG error: http://m/debian-security x-security InRelease: The following signatures couldn't be verified because the public key is not available: NO_PUBKEY 54404762BBB6E853",
@@ -127,6 +131,7 @@ mod tests {
             "E: The repository 'http://m/debian y Release' does not have a Release file.",
             "E: Failed to fetch http://m/debian/pool/x.deb  Hash Sum mismatch",
             "  The following signatures couldn't be verified because the public key is not available: NO_PUBKEY 6ED0",
+            "E: The repository 'copy:/nowhere x Release' does not have a Release file.",
             "E: Unable to locate package gti",
             "E: Unable to locate package others",
         ]

@@ -18,7 +18,7 @@ use crate::report::{Fault, Kind};
 const LEVEL: i32 = 3;
 /// How many pieces a tree is cut into, about: each is a line of the manifest, which registries limit to 4 MiB, and what
 /// is sent for a changed file grows with the size of a piece.
-const PIECES: u64 = 4096;
+const PIECES: u64 = 8192;
 /// The average size of a piece, bytes of the tar.
 const SMALLEST: u32 = 64 << 10;
 const LARGEST: u32 = 4 << 20;
