@@ -1,6 +1,8 @@
 //! `list-projects`.
 
 mod archives;
+mod asked;
+mod images;
 
 use std::collections::BTreeSet;
 
@@ -17,8 +19,8 @@ use crate::spec::Archive;
 
 /// List the projects and their branches, and what of their images and /opt is here already
 ///
-/// OPT SIZE is what the files take on this host; `packed` is the size of archives that would have to be fetched, where
-/// their server says it within three seconds.
+/// IMAGE SIZE and OPT SIZE are what they take on this host; `packed` is the size of what would have to be fetched, where
+/// its server says it within three seconds.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   moorage list-projects
@@ -54,6 +56,8 @@ struct Image<'a> {
     name: &'a str,
     #[serde(flatten)]
     here: Here,
+    /// Bytes of the image as its registry has it; looked for only where it is not here.
+    packed_bytes: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,7 +81,7 @@ pub async fn run(_args: Args, invocation: &Invocation) -> Result<()> {
             None
         }
     };
-    let packed = packed(&question, answer.as_ref()).await;
+    let packed = Packed::of(&question, answer.as_ref()).await;
     let projects = projects(&views, &question, answer.as_ref(), &packed);
     invocation.print_list("projects", &projects, table(&projects), "no projects")
 }
@@ -86,17 +90,48 @@ async fn ask(question: &PresentRequest, invocation: &Invocation) -> Result<Prese
     Client::connect(&invocation.socket).await?.post("/v1/present", question).await
 }
 
-/// The sizes of the asked archives that are not known to be here.
-async fn packed(question: &PresentRequest, answer: Option<&Present>) -> Vec<Option<u64>> {
-    let absent =
-        |index: usize| answer.is_none_or(|answer| answer.archives.get(index).copied().flatten().is_none());
-    let indices: Vec<usize> = (0..question.archives.len()).filter(|index| absent(*index)).collect();
-    let wanted: Vec<&Archive> = indices.iter().map(|index| &question.archives[*index]).collect();
-    let mut packed = vec![None; question.archives.len()];
-    for (index, size) in indices.into_iter().zip(archives::sizes(&wanted, archives::PATIENCE).await) {
-        packed[index] = size;
+/// The sizes of what is asked for and is not known to be here, in the order of the question.
+#[derive(Debug, Default)]
+struct Packed {
+    images: Vec<Option<u64>>,
+    archives: Vec<Option<u64>>,
+}
+
+impl Packed {
+    async fn of(question: &PresentRequest, answer: Option<&Present>) -> Packed {
+        let (images, archives) = (
+            Absent::of(&question.images, answer.map(|answer| answer.images.as_slice())),
+            Absent::of(&question.archives, answer.map(|answer| answer.archives.as_slice())),
+        );
+        let (found_images, found_archives) = tokio::join!(
+            images::sizes(&images.things, asked::PATIENCE),
+            archives::sizes(&archives.things, asked::PATIENCE),
+        );
+        Packed { images: images.among_all(found_images), archives: archives.among_all(found_archives) }
     }
-    packed
+}
+
+/// What is not known to be here, and where it stands in the question.
+struct Absent<'a, T> {
+    things: Vec<&'a T>,
+    indices: Vec<usize>,
+    all: usize,
+}
+
+impl<'a, T> Absent<'a, T> {
+    fn of(asked: &'a [T], here: Option<&[Option<u64>]>) -> Absent<'a, T> {
+        let absent = |index: &usize| here.is_none_or(|here| here.get(*index).copied().flatten().is_none());
+        let indices: Vec<usize> = (0..asked.len()).filter(absent).collect();
+        Absent { things: indices.iter().map(|index| &asked[*index]).collect(), indices, all: asked.len() }
+    }
+
+    fn among_all(&self, found: Vec<Option<u64>>) -> Vec<Option<u64>> {
+        let mut all = vec![None; self.all];
+        for (index, size) in self.indices.iter().zip(found) {
+            all[*index] = size;
+        }
+        all
+    }
 }
 
 /// Each image and archive once.
@@ -127,26 +162,24 @@ fn projects<'a>(
     views: &'a [ProjectView],
     question: &PresentRequest,
     answer: Option<&Present>,
-    packed: &[Option<u64>],
+    packed: &Packed,
 ) -> Vec<Project<'a>> {
-    let image = |name: &str| {
+    let packed_of = |sizes: &[Option<u64>], index: Option<usize>| sizes.get(index?).copied().flatten();
+    let image = |name: &'a str| {
         let index = question.images.iter().position(|image| image == name);
-        here(answer.map(|answer| answer.images.as_slice()), index)
+        let here = here(answer.map(|answer| answer.images.as_slice()), index);
+        Image { name, here, packed_bytes: packed_of(&packed.images, index) }
     };
     let archive = |wanted: &'a Archive| {
         let index = question.archives.iter().position(|archive| archive == wanted);
         let here = here(answer.map(|answer| answer.archives.as_slice()), index);
-        Opt {
-            archive: wanted,
-            here,
-            packed_bytes: index.and_then(|index| packed.get(index).copied().flatten()),
-        }
+        Opt { archive: wanted, here, packed_bytes: packed_of(&packed.archives, index) }
     };
     let project = |view: &'a ProjectView| {
         let branches = view.branches.iter().map(|branch| Branch {
             pattern: &branch.pattern,
             patches: &branch.patches,
-            image: Image { name: &branch.image, here: image(&branch.image) },
+            image: image(&branch.image),
             opt: branch.opt.iter().map(archive).collect(),
         });
         Project { name: &view.name, description: &view.description, branches: branches.collect() }
@@ -187,7 +220,7 @@ fn table(projects: &[Project<'_>]) -> Table {
                 project.name,
                 branch.pattern,
                 branch.image.name,
-                &size(&[(branch.image.here, None)]),
+                &size(&[(branch.image.here, branch.image.packed_bytes)]),
                 &size(&opt),
                 &patches,
                 project.description,
@@ -223,18 +256,21 @@ mod tests {
         let question = question(&views);
         assert_eq!((question.images.len(), question.archives.len()), (2, 2));
         let answer = Present { images: vec![None, Some(400 << 20)], archives: vec![Some(1 << 30), None] };
-        let text = |answer, packed: &[_]| table(&projects(&views, &question, answer, packed)).text();
+        let packed =
+            |archives: &[_]| Packed { images: vec![Some(90 << 20), None], archives: archives.to_vec() };
+        let text =
+            |answer, archives: &[_]| table(&projects(&views, &question, answer, &packed(archives))).text();
         insta::assert_snapshot!(text(Some(&answer), &[None, Some(20 << 20)]), @r"
-        PROJECT  BRANCH  IMAGE               IMAGE SIZE  OPT SIZE                            PATCHES  DESCRIPTION
-        siem     9.2     moorage/el8:latest  400 MiB     1 GiB (1 of 2 here, 20 MiB packed)  p1       events
-        siem     9.*     moorage/el7:latest  not here    not here (20 MiB packed)            p1       events
-        siem     *       moorage/el8:latest  400 MiB     -                                   p1       events
+        PROJECT  BRANCH  IMAGE               IMAGE SIZE                OPT SIZE                            PATCHES  DESCRIPTION
+        siem     9.2     moorage/el8:latest  400 MiB                   1 GiB (1 of 2 here, 20 MiB packed)  p1       events
+        siem     9.*     moorage/el7:latest  not here (90 MiB packed)  not here (20 MiB packed)            p1       events
+        siem     *       moorage/el8:latest  400 MiB                   -                                   p1       events
         ");
         insta::assert_snapshot!(text(None, &[Some(30 << 20), None]), @r"
-        PROJECT  BRANCH  IMAGE               IMAGE SIZE  OPT SIZE  PATCHES  DESCRIPTION
-        siem     9.2     moorage/el8:latest  ?           ?         p1       events
-        siem     9.*     moorage/el7:latest  ?           ?         p1       events
-        siem     *       moorage/el8:latest  ?           -         p1       events
+        PROJECT  BRANCH  IMAGE               IMAGE SIZE         OPT SIZE  PATCHES  DESCRIPTION
+        siem     9.2     moorage/el8:latest  ?                  ?         p1       events
+        siem     9.*     moorage/el7:latest  ? (90 MiB packed)  ?         p1       events
+        siem     *       moorage/el8:latest  ?                  -         p1       events
         ");
         assert!(text(None, &[Some(30 << 20), Some(20 << 20)]).contains("  ? (50 MiB packed)  "));
     }

@@ -43,6 +43,12 @@ fn an_image_is_pulled_once_and_what_is_pulled_is_shown() {
     with_image(&scene, &image);
     assert!(!is_here(&image));
     let ann = ann();
+    let projects =
+        ann.moorage(&["list-projects", "--site", scene.site(), "--format", "json"]).ok().json()["projects"]
+            .take();
+    let ours = projects.as_array().unwrap().iter().find(|project| project["name"] == scene.project).unwrap();
+    assert_eq!(ours["branches"][0]["image"]["here"], false, "{ours:#}");
+    assert!(ours["branches"][0]["image"]["packed_bytes"].as_u64().unwrap() > 3_900_000, "{ours:#}");
     ann.public_key();
     scene.knows(&ann);
     let mut running = Running::start(&ann, &scene.words(&[]));

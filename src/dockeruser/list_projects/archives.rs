@@ -1,31 +1,16 @@
-//! How big archives are that are not here yet: asked as the person, and only for as long as a person likes to wait.
+//! How big archives are that are not here yet: asked as the person.
 
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, stream};
-use tokio::time::{Instant, timeout_at};
-
+use super::asked::each_within;
 use crate::oci::{Access, Artifact, Registry};
 use crate::spec::Archive;
 use crate::spec::archive::Scheme;
 
-/// How many are asked for at the same time.
-const AT_ONCE: usize = 32;
-/// How long all of it may take: a list must not hang on a server or disk that does not answer.
-pub const PATIENCE: Duration = Duration::from_secs(3);
-
 /// The bytes of each archive as it is published, in their order; none for one whose size nobody says in time.
 pub async fn sizes(archives: &[&Archive], patience: Duration) -> Vec<Option<u64>> {
-    let deadline = Instant::now() + patience;
     let client = client();
-    stream::iter(archives)
-        .map(|archive| {
-            let client = client.as_ref();
-            async move { timeout_at(deadline, size(archive, client)).await.ok().flatten() }
-        })
-        .buffered(AT_ONCE)
-        .collect()
-        .await
+    each_within(patience, archives, |archive| size(archive, client.as_ref())).await
 }
 
 fn client() -> Option<reqwest::Client> {
