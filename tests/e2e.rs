@@ -13,6 +13,7 @@ mod e2e {
     mod lifecycle;
     mod list;
     mod make;
+    mod names;
     mod recovery;
     mod registry;
     mod settings;
