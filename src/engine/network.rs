@@ -33,12 +33,14 @@ impl Engine {
 
     /// Makes the LAN known to Docker: our driver, addresses from nobody but the LAN's DHCP server. Our driver is asked, so the
     /// daemon has to run.
-    pub async fn create_lan(&self, name: &str, parent: &str) -> Result<()> {
+    pub async fn create_lan(&self, name: &str, parent: &str, vlan: Option<u16>) -> Result<()> {
+        let tag = vlan.map(|id| ("vlan".to_owned(), id.to_string()));
+        let options = [("parent".to_owned(), parent.to_owned())].into_iter().chain(tag);
         let request = NetworkCreateRequest {
             name: name.to_owned(),
             driver: Some(DRIVER.to_owned()),
             ipam: Some(Ipam { driver: Some("null".into()), ..Default::default() }),
-            options: Some([("parent".to_owned(), parent.to_owned())].into()),
+            options: Some(options.collect()),
             labels: Some([(LABEL.to_owned(), name.to_owned())].into()),
             ..Default::default()
         };

@@ -8,7 +8,9 @@ use futures_util::TryStreamExt as _;
 use nix::libc;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
 use rtnetlink::{AddressMessageBuilder, LinkMacVlan, LinkUnspec, RouteMessageBuilder};
@@ -36,6 +38,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// The longest packet it takes, bytes.
     pub mtu: u32,
+    /// The tag of a VLAN's sub-interface.
+    pub vlan: Option<u16>,
 }
 
 impl Link {
@@ -51,6 +55,7 @@ impl Link {
             parent: None,
             master: None,
             mtu: 0,
+            vlan: None,
         };
         for attribute in &message.attributes {
             match attribute {
@@ -62,6 +67,13 @@ impl Link {
                 LinkAttribute::LinkInfo(infos) => {
                     link.kind = infos.iter().find_map(|info| match info {
                         LinkInfo::Kind(kind) => Some(kind.to_string()),
+                        _ => None,
+                    });
+                    link.vlan = infos.iter().find_map(|info| match info {
+                        LinkInfo::Data(InfoData::Vlan(tags)) => tags.iter().find_map(|tag| match tag {
+                            InfoVlan::Id(id) => Some(*id),
+                            _ => None,
+                        }),
                         _ => None,
                     });
                 }

@@ -21,6 +21,7 @@ mod sandbox;
 mod shim;
 mod stale;
 mod view;
+mod vlan;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv6Addr;
@@ -46,6 +47,7 @@ use shim::Shims;
 pub use lease::State;
 pub use record::Entry;
 pub use view::LeaseView;
+pub use vlan::interface as vlan_interface;
 
 /// Where the LAN keeps its state, and how patient it is.
 #[derive(Debug, Clone)]
@@ -147,6 +149,13 @@ impl Lan {
             probing: tokio::sync::Mutex::default(),
             config,
         });
+        let networks = lan.networks().values().cloned().collect::<Vec<_>>();
+        for network in networks {
+            // The base may come later: each start of a container looks again.
+            if let Err(error) = lan.plug_in(&network).await {
+                tracing::warn!(parent = %network.parent, "{error:#}");
+            }
+        }
         for record in kept {
             lan.adopt(record)?;
         }
@@ -188,6 +197,7 @@ impl Lan {
     pub async fn reserve(&self, network: &str, mac: Mac, hostname: &str) -> Result<LeaseView> {
         ensure!(mac.is_usable(), "{mac} cannot be the address of an interface");
         let network = self.network(network)?;
+        self.plug_in(&network).await?;
         self.host.parent(&network.parent).await?;
         let record = LeaseRecord::new(&network.id, mac, hostname, Tenure::Pinned);
         let handle = self.leases.open(record, &network.parent).await?;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::clock::Stamp;
 use super::lease::{Grant, Lease, Route};
 use super::sandbox::Setting;
+use super::vlan::Vlan;
 use crate::spec::{Fixed, Mac};
 
 /// How many things a lease's journal remembers.
@@ -18,8 +19,10 @@ const JOURNAL: usize = 20;
 pub struct NetworkRecord {
     /// Docker's network ID.
     pub id: String,
-    /// The host interface that leads to the LAN.
+    /// The host interface that leads to the LAN; with a VLAN its sub-interface.
     pub parent: String,
+    #[serde(default)]
+    pub vlan: Option<Vlan>,
 }
 
 /// How long a MAC keeps its lease.

@@ -20,6 +20,8 @@ pub const CONFIG: &str = "/etc/moorage/config.toml";
 pub struct HostConfig {
     /// The interface the containers' macvlan links hang on; absent until `setup` chose one.
     pub parent: Option<String>,
+    /// The VLAN of `parent` they hang on; absent: untagged.
+    pub vlan: Option<u16>,
     /// The Docker network containers hang on.
     pub network: String,
     /// Where people find their containers' files.
@@ -77,6 +79,7 @@ impl Default for HostConfig {
     fn default() -> Self {
         HostConfig {
             parent: None,
+            vlan: None,
             network: "lan".into(),
             storage: "/opt/containers".into(),
             site: None,
@@ -167,6 +170,9 @@ impl HostConfig {
         if config.dhcp_timeout == 0 {
             return Err(wrong("dhcp_timeout", "0 seconds are too short for an answer".into()));
         }
+        if let Some(id) = config.vlan.filter(|id| !(1..=4094).contains(id)) {
+            return Err(wrong("vlan", format!("{id} is not a VLAN: 1 to 4094")));
+        }
         if let Addressing::Static(fixed) = config.address {
             return Err(wrong(
                 "address",
@@ -221,6 +227,7 @@ mod tests {
     fn every_key_is_read() {
         let text = r#"
             parent = "eth0"
+            vlan = 120
             network = "office"
             storage = "/srv/containers"
             site = "/srv/site"
@@ -257,6 +264,7 @@ mod tests {
             "[limits.maximum]",
             "dhcp_timeout = 0",
             "mac_prefix = '01:00'",
+            "vlan = 4095",
             "address = 'wifi'",
             "address = '10.0.0.5/24'",
             "network = ",

@@ -130,11 +130,11 @@ fn a_parent_that_will_not_do_is_refused() {
             .call(
                 "CreateNetwork",
                 json!({"NetworkID": "n2", "Options": {
-            "com.docker.network.generic": {"parent": PARENT, "vlan": "7"}}}),
+            "com.docker.network.generic": {"parent": PARENT, "mode": "7"}}}),
             )
             .await
             .unwrap_err();
-        assert!(error.contains("\"vlan\" is not an option of a network (there is: parent)"), "{error}");
+        assert!(error.contains("\"mode\" is not an option of a network (there is: parent, vlan)"), "{error}");
     });
 }
 

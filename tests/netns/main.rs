@@ -21,5 +21,6 @@ mod reach;
 mod renewal;
 mod server;
 mod takeover;
+mod vlan;
 mod wire;
 mod world;

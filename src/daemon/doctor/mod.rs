@@ -13,7 +13,11 @@ use crate::spec::Mac;
 pub async fn findings(app: &App) -> Vec<Finding> {
     let config = &app.host.config;
     let probe = Mac::probe(&config.mac_prefix, &app.host.host_id);
+    let parent = config.parent.as_ref().map(|base| match config.vlan {
+        Some(id) => crate::lan::vlan_interface(base, id),
+        None => base.clone(),
+    });
     let (engine, network) =
-        tokio::join!(engine::findings(&app.host), app.host.lan.examine(config.parent.as_deref(), probe));
+        tokio::join!(engine::findings(&app.host), app.host.lan.examine(parent.as_deref(), probe));
     [host::findings(&app.host), engine, network].into_iter().flatten().collect()
 }

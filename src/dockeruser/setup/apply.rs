@@ -61,7 +61,9 @@ async fn one(host: &Host, step: &Step, reporter: &Reporter) -> Result<()> {
             service::end_listener(Path::new(crate::api::SOCKET)).await?;
             start_daemon(false, reporter).await
         }
-        Step::MakeNetwork { name, parent } => Engine::of_this_host().create_lan(name, parent).await,
+        Step::MakeNetwork { name, parent, vlan } => {
+            Engine::of_this_host().create_lan(name, parent, *vlan).await
+        }
     }
 }
 

@@ -71,6 +71,7 @@ pub struct Configured {
     pub network: Option<String>,
     pub site: Option<String>,
     pub storage: Option<String>,
+    pub vlan: Option<u16>,
 }
 
 impl Configured {
@@ -86,6 +87,7 @@ impl Configured {
             network: value("network"),
             site: value("site"),
             storage: value("storage"),
+            vlan: table.get("vlan").and_then(|id| id.as_integer()).and_then(|id| id.try_into().ok()),
         })
     }
 }

@@ -47,6 +47,7 @@ pub enum Step {
     MakeNetwork {
         name: String,
         parent: String,
+        vlan: Option<u16>,
     },
 }
 
@@ -82,7 +83,8 @@ pub fn plan(args: &Args, seen: &Seen) -> Result<Vec<Step>> {
         true => {}
     }
     if !matches!(seen.lan, Lan::There(_)) {
-        steps.push(Step::MakeNetwork { name: args.network.clone(), parent });
+        let (name, vlan) = (args.network.clone(), seen.configured.vlan);
+        steps.push(Step::MakeNetwork { name, parent, vlan });
     }
     Ok(steps)
 }
@@ -132,9 +134,13 @@ fn check_configured(args: &Args, configured: &Configured) -> Result<()> {
 fn check_network(args: &Args, seen: &Seen, parent: &str) -> Result<()> {
     let Lan::There(network) = &seen.lan else { return Ok(()) };
     let there = network.options.get("parent").map(String::as_str);
+    let tag = network.options.get("vlan").and_then(|id| id.parse().ok());
     let why = match there {
         _ if network.driver != crate::engine::DRIVER => format!("its driver is {}", network.driver),
-        Some(there) if there == parent => return Ok(()),
+        Some(there) if there == parent && tag == seen.configured.vlan => return Ok(()),
+        Some(there) if there == parent => {
+            tag.map_or("it is not tagged".to_owned(), |id: u16| format!("it hangs on VLAN {id}"))
+        }
         Some(there) => format!("it hangs on {there}"),
         None => "it names no parent interface".into(),
     };
@@ -253,7 +259,12 @@ impl Step {
             Step::EnableUnits => "start the daemon at every boot".into(),
             Step::StartDaemon { .. } => "start the daemon".into(),
             Step::RestartDaemon { .. } => "restart the daemon; containers go on running".into(),
-            Step::MakeNetwork { name, parent } => format!("make the Docker network {name} on {parent}"),
+            Step::MakeNetwork { name, parent, vlan: None } => {
+                format!("make the Docker network {name} on {parent}")
+            }
+            Step::MakeNetwork { name, parent, vlan: Some(id) } => {
+                format!("make the Docker network {name} on VLAN {id} of {parent}")
+            }
         }
     }
 
@@ -290,8 +301,9 @@ impl Step {
             Step::RestartDaemon { systemd: false } => {
                 "kill $(cat /run/moorage/daemon.pid); setsid moorage daemon >>/var/log/moorage/daemon.log 2>&1 </dev/null &".into()
             }
-            Step::MakeNetwork { name, parent } => {
-                format!("docker network create -d moorage --ipam-driver null -o parent={parent} {name}")
+            Step::MakeNetwork { name, parent, vlan } => {
+                let tag = vlan.map(|id| format!(" -o vlan={id}")).unwrap_or_default();
+                format!("docker network create -d moorage --ipam-driver null -o parent={parent}{tag} {name}")
             }
         }
     }

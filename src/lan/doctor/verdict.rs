@@ -208,6 +208,7 @@ mod tests {
                 parent: None,
                 master: None,
                 mtu: 1500,
+                vlan: None,
             }),
             carrier: true,
             promiscuous: false,

@@ -22,6 +22,7 @@ use crate::spec::{Fixed, Mac};
 /// The endpoint's link, proved to be usable, and an address for it.
 pub async fn create(lan: Arc<Lan>, request: CreateEndpoint) -> Result<CreatedEndpoint> {
     let network = lan.network(&request.network)?;
+    lan.plug_in(&network).await?;
     let asked = Asked::of(&lan, &request)?;
     let key = Key::new(&network.id, asked.mac);
     let record = LeaseRecord::new(&network.id, asked.mac, &asked.hostname, asked.tenure);

@@ -10,20 +10,31 @@ use serde_json::Value;
 use super::protocol::{CreateNetwork, GENERIC, Nothing, OfNetwork};
 use crate::lan::Lan;
 use crate::lan::record::{Key, NetworkRecord};
+use crate::lan::vlan::{self, Vlan};
 use crate::report::{Fault, Kind};
 
 /// Every option of `docker network create -o` that there is.
-const OPTIONS: [&str; 1] = ["parent"];
+const OPTIONS: [&str; 2] = ["parent", "vlan"];
 const USAGE: &str = "docker network create -d moorage --ipam-driver null -o parent=<interface> <name>";
 
 pub async fn create(lan: Arc<Lan>, request: CreateNetwork) -> Result<Nothing> {
-    let network = validated(&request)?;
-    lan.host.parent(&network.parent).await?;
-    if is_wireless(Path::new("/sys"), &network.parent) {
-        let fault = Fault::new(Kind::Usage, format!("{} is a wireless interface", network.parent))
+    let mut network = validated(&request)?;
+    let base = network.vlan.as_ref().map_or(&network.parent, |vlan| &vlan.base);
+    lan.host.parent(base).await?;
+    if is_wireless(Path::new("/sys"), base) {
+        let fault = Fault::new(Kind::Usage, format!("{base} is a wireless interface"))
             .why("an access point takes frames of one MAC only, so no container would be heard")
             .next("use a wired interface, or Docker's own bridge network");
         return Err(fault.into());
+    }
+    if let Some(vlan) = &mut network.vlan {
+        let before = lan
+            .networks()
+            .values()
+            .filter_map(|other| other.vlan.clone())
+            .find(|other| (&other.base, other.id) == (&vlan.base, vlan.id));
+        vlan.made = lan.host.tag(vlan).await? || before.is_some_and(|before| before.made);
+        lan.host.parent(&network.parent).await?;
     }
     lan.network_records.put(&Key::network_file(&network.id), &network)?;
     lan.networks().insert(network.id.clone(), network);
@@ -46,6 +57,9 @@ pub async fn delete(lan: Arc<Lan>, request: OfNetwork) -> Result<Nothing> {
     };
     if last {
         lan.shims.remove(&network.parent).await?;
+        if let Some(vlan) = network.vlan.filter(|vlan| vlan.made) {
+            lan.host.untag(&vlan).await?;
+        }
     }
     Ok(Nothing {})
 }
@@ -84,13 +98,30 @@ fn validated(request: &CreateNetwork) -> Result<NetworkRecord, Fault> {
         && !parent.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control())
         && parent != "."
         && parent != "..";
+    let vlan = match given.get("vlan") {
+        None => None,
+        Some(value) => Some(tag(value).ok_or_else(|| usage(format!("{value} is not a VLAN: 1 to 4094")))?),
+    };
     match (good, parent) {
-        (true, _) => Ok(NetworkRecord { id: request.network.clone(), parent: parent.to_owned() }),
+        (true, base) => {
+            let parent = vlan.map_or_else(|| base.to_owned(), |id| vlan::interface(base, id));
+            let vlan = vlan.map(|id| Vlan { base: base.to_owned(), id, made: false });
+            Ok(NetworkRecord { id: request.network.clone(), parent, vlan })
+        }
         (false, "") => {
             Err(usage("a network needs the host interface that leads to the LAN: -o parent=".into()))
         }
         (false, _) => Err(usage(format!("{parent:?} is not the name of an interface"))),
     }
+}
+
+/// dockerd hands options on as text.
+fn tag(value: &Value) -> Option<u16> {
+    let id = match value {
+        Value::String(text) => text.parse().ok(),
+        other => other.as_u64().and_then(|id| u16::try_from(id).ok()),
+    };
+    id.filter(|id| vlan::is_id(*id))
 }
 
 /// Whether sysfs, below `sys`, says that an interface is a Wi-Fi one.
@@ -114,7 +145,24 @@ mod tests {
             "com.docker.network.generic":{"parent":"eth0"}},
             "IPv4Data":[{"AddressSpace":"null","Pool":"0.0.0.0/0"}],"IPv6Data":null}"#,
         );
-        assert_eq!(network.unwrap(), NetworkRecord { id: "n".into(), parent: "eth0".into() });
+        assert_eq!(network.unwrap(), NetworkRecord { id: "n".into(), parent: "eth0".into(), vlan: None });
+    }
+
+    #[test]
+    fn a_vlan_is_a_sub_interface() {
+        let network = |vlan: &str| {
+            request(&format!(
+                r#"{{"NetworkID":"n","Options":{{"{GENERIC}":{{"parent":"eth0","vlan":{vlan}}}}}}}"#
+            ))
+        };
+        for said in ["\"120\"", "120"] {
+            let network = network(said).unwrap();
+            assert_eq!(network.parent, "eth0.120");
+            assert_eq!(network.vlan, Some(Vlan { base: "eth0".into(), id: 120, made: false }));
+        }
+        for said in ["0", "\"4095\"", "-1", "\"x\"", "null"] {
+            assert!(network(said).unwrap_err().what.contains("is not a VLAN"), "{said}");
+        }
     }
 
     #[test]
@@ -123,7 +171,7 @@ mod tests {
             request(&format!(r#"{{"NetworkID":"n","Options":{{"{GENERIC}":{options}}}}}"#)).unwrap_err().what
         };
         insta::assert_snapshot!(generic("{}"), @"a network needs the host interface that leads to the LAN: -o parent=");
-        insta::assert_snapshot!(generic(r#"{"parrent":"eth0"}"#), @r#""parrent" is not an option of a network (there is: parent)"#);
+        insta::assert_snapshot!(generic(r#"{"parrent":"eth0"}"#), @r#""parrent" is not an option of a network (there is: parent, vlan)"#);
         insta::assert_snapshot!(generic(r#"{"parent":"../eth0"}"#), @r#""../eth0" is not the name of an interface"#);
         insta::assert_snapshot!(generic(r#"{"parent":7}"#), @"a network needs the host interface that leads to the LAN: -o parent=");
         insta::assert_snapshot!(generic("7"), @"the network's options are no options: 7");
