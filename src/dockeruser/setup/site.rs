@@ -1,6 +1,6 @@
 //! The clone of the site's repository.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use git2::build::{CheckoutBuilder, RepoBuilder};
@@ -74,15 +74,47 @@ pub fn update(url: &str, directory: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The keys that ssh itself tries (ssh_config(5), IdentityFile), below the home directory.
+const KEYS: [&str; 3] = [".ssh/id_ed25519", ".ssh/id_ecdsa", ".ssh/id_rsa"];
+
+/// A way to be let in, each tried once: libgit2 asks again for as long as it is answered.
+enum Way {
+    Agent,
+    Key(PathBuf),
+    /// What git's own credential helpers know.
+    Helper,
+}
+
 fn fetch_options() -> FetchOptions<'static> {
     let mut callbacks = RemoteCallbacks::new();
-    let mut asked = false;
-    callbacks.credentials(move |_, user, allowed| {
-        // libgit2 asks again for as long as it is answered.
-        if allowed.contains(CredentialType::SSH_KEY) && !std::mem::replace(&mut asked, true) {
-            return Cred::ssh_key_from_agent(user.unwrap_or("git"));
+    let home = std::env::home_dir().unwrap_or_else(|| "/root".into());
+    let keys = KEYS.iter().map(|key| home.join(key)).filter(|key| key.exists()).map(Way::Key);
+    let agent = std::env::var_os("SSH_AUTH_SOCK").map(|_| Way::Agent);
+    let mut ways = agent.into_iter().chain(keys).chain([Way::Helper]).collect::<Vec<_>>().into_iter();
+    callbacks.credentials(move |url, user, allowed| {
+        let name = user.unwrap_or("git");
+        if allowed.contains(CredentialType::USERNAME) {
+            return Cred::username(name);
         }
-        Err(git2::Error::from_str("it wants credentials, and root's ssh agent has none that it takes"))
+        for way in ways.by_ref() {
+            let found = match way {
+                Way::Agent if allowed.contains(CredentialType::SSH_KEY) => Cred::ssh_key_from_agent(name),
+                Way::Key(key) if allowed.contains(CredentialType::SSH_KEY) => {
+                    Cred::ssh_key(name, None, &key, None)
+                }
+                Way::Helper if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) => {
+                    git2::Config::open_default()
+                        .and_then(|config| Cred::credential_helper(&config, url, user))
+                }
+                _ => continue,
+            };
+            if found.is_ok() {
+                return found;
+            }
+        }
+        Err(git2::Error::from_str(
+            "root's ssh agent, keys and git's credential helpers have none that it takes",
+        ))
     });
     let mut options = FetchOptions::new();
     options.remote_callbacks(callbacks).download_tags(AutotagOption::None);
