@@ -30,6 +30,9 @@ pub struct Args {
     /// The interface that is plugged into the LAN (asked for once; it is kept in /etc/moorage/config.toml)
     #[arg(long, value_name = "INTERFACE")]
     pub parent: Option<String>,
+    /// There is no LAN that containers could be on (Wi-Fi, a cloud, a laptop): they go on Docker's bridge
+    #[arg(long, conflicts_with = "parent")]
+    pub no_lan: bool,
     /// Git repository with the site's definitions, kept in /etc/moorage/site
     #[arg(long, value_name = "URL")]
     pub site_repo: Option<String>,

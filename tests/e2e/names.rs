@@ -1,5 +1,8 @@
 //! Names in the LAN's DNS, and a container that is up before the LAN is.
 
+use std::io::Write as _;
+use std::net::TcpListener;
+
 use crate::support::{Made, Scene, ann, root};
 
 fn inside(made: &Made, script: &str) -> String {
@@ -22,6 +25,23 @@ fn a_container_is_known_by_its_name_to_the_lan_and_to_others() {
     let ask = format!("ip netns exec moorage-lab busybox nslookup {}.lab 10.86.0.1", one.name());
     root().shell(&ask).ok().says(&one.address());
     root().shell(&format!("ip netns exec moorage-lab ping -c 1 -W 2 {}", one.address())).ok();
+}
+
+#[test]
+fn a_service_of_the_host_is_reached_from_its_containers() {
+    let scene = Scene::with_product("served");
+    let made = scene.make(&ann(), &[]);
+    // On the host's address on the LAN, as a registry would be.
+    let listener = TcpListener::bind("10.86.0.2:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let served = std::thread::spawn(move || {
+        let (mut stream, from) = listener.accept().unwrap();
+        stream.write_all(b"from the host\n").unwrap();
+        from.ip().to_string()
+    });
+    assert_eq!(inside(&made, &format!("bash -c 'cat </dev/tcp/10.86.0.2/{port}'")), "from the host");
+    // By its own address, not by some NAT of the host's.
+    assert_eq!(served.join().unwrap(), made.address());
 }
 
 mod alone {

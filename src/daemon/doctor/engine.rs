@@ -20,7 +20,11 @@ pub async fn findings(host: &Host) -> Vec<Finding> {
     };
     let name = &host.config.network;
     let mut all = vec![judge_version(&about), judge_spec(Path::new(SPEC).exists())];
+    let kind = host.config.address;
     all.push(match host.engine.network(name).await {
+        Ok(None) if !kind.is_on_lan() => {
+            Finding::ok(AREA, format!("there is no LAN here, as configured: containers get address = {kind}"))
+        }
         Ok(network) => judge_network(name, network.as_ref(), host.config.parent.as_deref()),
         Err(error) => Finding::of(AREA, &error),
     });

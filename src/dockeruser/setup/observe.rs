@@ -72,6 +72,8 @@ pub struct Configured {
     pub site: Option<String>,
     pub storage: Option<String>,
     pub vlan: Option<u16>,
+    /// The kind of address that containers get.
+    pub address: Option<String>,
 }
 
 impl Configured {
@@ -87,6 +89,7 @@ impl Configured {
             network: value("network"),
             site: value("site"),
             storage: value("storage"),
+            address: value("address"),
             vlan: table.get("vlan").and_then(|id| id.as_integer()).and_then(|id| id.try_into().ok()),
         })
     }

@@ -49,7 +49,7 @@ pub fn usable(interfaces: &Path) -> Vec<String> {
 /// What to type when none, or a wrong one, was named.
 pub fn suggestion(usable: &[String]) -> String {
     match usable {
-        [] => "plug this host into the LAN, or try a LAN inside it: moorage scripthacker start-lab".into(),
+        [] => "plug this host into the LAN; or moorage setup --no-lan; or try a LAN inside it: moorage scripthacker start-lab".into(),
         names => format!(
             "moorage setup --parent {}; or try a LAN inside this host first: moorage scripthacker start-lab",
             names.join(" (or ").to_owned() + &")".repeat(names.len() - 1)

@@ -60,7 +60,9 @@ pub(super) const DEFAULT_NETWORK: &str = "lan";
 pub fn plan(args: &Args, seen: &Seen) -> Result<Vec<Step>> {
     let parent = chosen_parent(args, seen)?;
     check_configured(args, &seen.configured)?;
-    check_network(args, seen, &parent)?;
+    if let Some(parent) = &parent {
+        check_network(args, seen, parent)?;
+    }
     check_links(seen)?;
     let mut steps = engine(seen)?;
     if seen.binary != Binary::Installed {
@@ -72,7 +74,7 @@ pub fn plan(args: &Args, seen: &Seen) -> Result<Vec<Step>> {
         steps.push(Step::Link { names });
     }
     steps.extend(site(args, seen)?);
-    let units = files(args, seen, &parent, &mut steps)?;
+    let units = files(args, seen, parent.as_deref(), &mut steps)?;
     let systemd = seen.systemd;
     if systemd && (units || !seen.units_enabled) {
         steps.push(Step::EnableUnits);
@@ -82,16 +84,26 @@ pub fn plan(args: &Args, seen: &Seen) -> Result<Vec<Step>> {
         true if units || seen.binary != Binary::Installed => steps.push(Step::RestartDaemon { systemd }),
         true => {}
     }
-    if !matches!(seen.lan, Lan::There(_)) {
+    if let Some(parent) = parent
+        && !matches!(seen.lan, Lan::There(_))
+    {
         let (name, vlan) = (args.network.clone(), seen.configured.vlan);
         steps.push(Step::MakeNetwork { name, parent, vlan });
     }
     Ok(steps)
 }
 
-/// The parent that holds from now on.
-fn chosen_parent(args: &Args, seen: &Seen) -> Result<String> {
+/// The parent that holds from now on; none where there is no LAN.
+fn chosen_parent(args: &Args, seen: &Seen) -> Result<Option<String>> {
+    let without = args.no_lan || seen.configured.address.as_deref().is_some_and(|kind| kind != "dhcp");
     let chosen = match (&args.parent, &seen.configured.parent) {
+        (_, Some(configured)) if args.no_lan => {
+            return Err(Fault::new(Kind::Differs, format!("this host's LAN interface is {configured}"))
+                .why(format!("{CONFIG} says so"))
+                .next(format!("write address = \"nat\" into {CONFIG}, then run this again without --no-lan"))
+                .into());
+        }
+        (None, None) if without => return Ok(None),
         (Some(asked), Some(configured)) if asked != configured => {
             return Err(Fault::new(Kind::Differs, format!("this host's LAN interface is {configured}, not {asked}"))
                 .why(format!("{CONFIG} says so"))
@@ -110,7 +122,7 @@ fn chosen_parent(args: &Args, seen: &Seen) -> Result<String> {
     };
     match &seen.parent_fault {
         Some(fault) => Err(fault.clone().into()),
-        None => Ok(chosen),
+        None => Ok(Some(chosen)),
     }
 }
 
@@ -198,7 +210,7 @@ fn site(args: &Args, seen: &Seen) -> Result<Option<Step>> {
 }
 
 /// Adds the files whose text is not as it should be; says whether units are among them.
-fn files(args: &Args, seen: &Seen, parent: &str, steps: &mut Vec<Step>) -> Result<bool> {
+fn files(args: &Args, seen: &Seen, parent: Option<&str>, steps: &mut Vec<Step>) -> Result<bool> {
     let mut units = false;
     let mut wanted = Vec::new();
     if matches!(seen.files.get(CONFIG), None | Some(None)) {
@@ -228,7 +240,7 @@ fn files(args: &Args, seen: &Seen, parent: &str, steps: &mut Vec<Step>) -> Resul
 }
 
 /// The host's configuration as setup begins it.
-fn config(parent: &str, args: &Args) -> Result<String> {
+fn config(parent: Option<&str>, args: &Args) -> Result<String> {
     let network = (args.network != DEFAULT_NETWORK).then_some(&args.network);
     let site = args.site_repo.as_ref().map(|_| SITE);
     render(include_str!("../../../templates/config.toml"), context! { parent, network, site })

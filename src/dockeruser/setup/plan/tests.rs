@@ -4,7 +4,13 @@ use super::*;
 use crate::engine::Network;
 
 fn args() -> Args {
-    Args { parent: Some("eth0".into()), site_repo: None, network: "lan".into(), dry_run: false }
+    Args {
+        parent: Some("eth0".into()),
+        no_lan: false,
+        site_repo: None,
+        network: "lan".into(),
+        dry_run: false,
+    }
 }
 
 /// A Debian machine where nothing of ours is.
@@ -169,7 +175,7 @@ fn a_site_is_cloned_once_and_configured() {
 #[test]
 fn names_cannot_break_out_of_the_configuration() {
     let odd = "eth\"\nadmins=[\"x\"]";
-    let text = config(odd, &args()).unwrap();
+    let text = config(Some(odd), &args()).unwrap();
     assert_eq!(Configured::read(&text).unwrap().parent.as_deref(), Some(odd));
 }
 
@@ -187,4 +193,24 @@ fn the_unit_waits_for_the_disk_that_the_store_is_on() {
     };
     assert_eq!(unit(""), "/var/lib/moorage \"/opt/containers\"");
     assert_eq!(unit("storage = '/srv/my 50% disk'"), "/var/lib/moorage \"/srv/my 50%% disk\"");
+}
+
+#[test]
+fn without_a_lan_containers_go_on_dockers_bridge() {
+    let args = Args { parent: None, no_lan: true, ..args() };
+    let steps = plan(&args, &fresh()).unwrap();
+    assert!(!steps.iter().any(|step| matches!(step, Step::MakeNetwork { .. })));
+    let written = steps.iter().find_map(|step| match step {
+        Step::Write { path, text } if *path == CONFIG => Some(text.clone()),
+        _ => None,
+    });
+    let text = written.unwrap();
+    assert!(text.contains("address = \"nat\"") && !text.contains("parent"), "{text}");
+    // From then on nobody has to say it again.
+    let again = after(fresh(), &steps);
+    assert_eq!(plan(&Args { parent: None, ..self::args() }, &again).unwrap(), []);
+    // A host that has a LAN is not taken from it in passing.
+    let mut with = fresh();
+    with.configured.parent = Some("eth0".into());
+    assert_eq!(Fault::of(&plan(&args, &with).unwrap_err()).kind, Kind::Differs);
 }
