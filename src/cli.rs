@@ -136,6 +136,8 @@ fn left_by(verb: &Dockeruser) -> Fault {
         | Dockeruser::RestartContainer(_)
         | Dockeruser::RestoreContainer(_)
         | Dockeruser::RecreateContainer(_)
+        | Dockeruser::ResizeContainer(_)
+        | Dockeruser::PruneContainers(_)
         | Dockeruser::RemoveSnapshot(_)
         | Dockeruser::RemoveContainer(_) => {
             interrupted("; what the daemon was asked for already, it does to the end")

@@ -19,6 +19,7 @@ mod e2e {
     mod settings;
     mod setup;
     mod snapshot;
+    mod store;
     mod trust;
     mod world;
 }

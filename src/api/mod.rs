@@ -3,7 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/version` | [`Version`] |
-//! | `GET /v1/containers` | `Vec<ContainerView>` |
+//! | `GET /v1/containers?long=` | `Vec<ContainerView>`; `long`: with what each takes on disk |
 //! | `GET /v1/containers/{typed}` | [`ContainerDetail`]; `typed` may be the caller's short name |
 //! | `POST /v1/plan` [`MakeRequest`] | [`Plan`](crate::spec::plan::Plan) |
 //! | `POST /v1/containers` [`MakeRequest`] | events; the result is a [`MakeResult`] |
@@ -17,6 +17,9 @@
 //! | `GET /v1/snapshots` | `Vec<SnapshotView>` |
 //! | `POST /v1/snapshots/clone` [`FromSnapshot`] | events; the result is a [`CloneResult`] |
 //! | `POST /v1/containers/{typed}/losses`, `/recreate` [`RecreateRequest`] | [`Losses`]; events, the result is a [`VerbResult`] |
+//! | `POST /v1/containers/{typed}/resize` [`ResizeRequest`] | [`Resized`] |
+//! | `GET /v1/store/unneeded` | `Vec<UnneededLayer>` |
+//! | `POST /v1/store/collect` | [`Collected`]; admins only |
 //! | `POST /v1/operations/{id}/source` [`SourceDone`] | `{}` |
 //! | `POST /v1/operations/{id}/cancel` | `{}`; the operation undoes itself and says so in its events |
 //! | `POST /v1/present` [`PresentRequest`] | [`Present`] |
@@ -32,6 +35,7 @@ pub mod client;
 pub mod clone;
 pub mod frame;
 pub mod snapshot;
+pub mod store;
 pub mod types;
 
 pub use client::Client;
@@ -39,6 +43,7 @@ pub use clone::{CloneDone, CloneFailed, ClonePlan, CloneRequest, CloneResult, La
 pub use snapshot::{
     FromSnapshot, Losses, RecreateRequest, SnapshotNamed, SnapshotRequest, SnapshotResult, SnapshotView,
 };
+pub use store::{Collected, ResizeRequest, Resized, UnneededLayer};
 pub use types::*;
 
 use crate::report::{Fault, Kind};

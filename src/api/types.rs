@@ -106,6 +106,9 @@ pub struct ContainerView {
     /// What it was cloned from, where it is a clone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloned_from: Option<ContainerName>,
+    /// Bytes on disk of its own part of `/opt`; known where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opt_bytes: Option<u64>,
 }
 
 /// All about one container.

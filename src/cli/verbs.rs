@@ -42,6 +42,8 @@ role!(Dockeruser in dockeruser {
     ListSnapshots => list_snapshots,
     RemoveSnapshot => remove_snapshot,
     RecreateContainer => recreate_container,
+    ResizeContainer => resize_container,
+    PruneContainers => prune_containers,
     ShowLogs => show_logs,
     ListLeases => list_leases,
     Doctor => doctor,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Host, Intent, Record, ready, settle, undo};
+use super::{Host, Intent, Record, last_words, ready, settle, undo};
 use crate::api::VerbResult;
 use crate::engine::Found;
 use crate::report::{Fault, Kind, Reporter};
@@ -110,6 +110,8 @@ pub async fn stop(host: &Host, record: &Record, report: &Reporter) -> Result<Ver
 }
 
 pub async fn restart(host: &Host, record: &Record, report: &Reporter) -> Result<VerbResult> {
+    // Once: what is settled is another record than what was begun on.
+    let record = &settle::settle(host, record).await?;
     stop(host, record, report).await?;
     start(host, record, report).await
 }
@@ -118,6 +120,9 @@ pub async fn restart(host: &Host, record: &Record, report: &Reporter) -> Result<
 pub async fn remove(host: &Host, record: &Record, report: &Reporter) -> Result<VerbResult> {
     let name = record.spec.name.as_str();
     report.begin("remove", format!("removing {name}"));
+    if let Err(error) = last_words::keep(host, record).await {
+        report.warning(format!("what was logged in {name} is not kept: {error:#}"));
+    }
     host.records.put(name, &Record { intent: Some(Intent::Remove), ..record.clone() })?;
     let remains = undo::take_apart(host, record).await;
     if !remains.is_empty() {

@@ -8,6 +8,7 @@ pub mod check;
 pub mod clone;
 pub mod diff;
 pub mod identity;
+mod last_words;
 pub mod lifecycle;
 pub mod losses;
 pub mod make;
@@ -15,6 +16,7 @@ pub mod people;
 pub mod plan;
 pub mod ready;
 pub mod record;
+pub mod resize;
 pub mod roots;
 pub mod runlog;
 pub mod settle;
@@ -38,6 +40,7 @@ use crate::opt::Store;
 use crate::site::host::HostConfig;
 use crate::state::Records;
 
+pub use build::blocking;
 pub use people::{Account, Caller};
 pub use record::{Cloned, Intent, Record, Root, Setup, To};
 

@@ -77,6 +77,11 @@ impl RunLog {
         Ok(RunLog { path, lines: Arc::new(Mutex::new(Lines { file, left: LONGEST })) })
     }
 
+    /// Writes a line that a container said.
+    pub fn line(&self, line: &str) {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).write(line);
+    }
+
     /// Writes how the run ended.
     pub fn close<T>(&self, result: &Result<T>) {
         let mut file = &self.lines.lock().unwrap_or_else(PoisonError::into_inner).file;

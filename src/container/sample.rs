@@ -8,7 +8,7 @@ pub fn spec() -> ContainerSpec {
         "image": "moorage/siem:latest",
         "opt": [{ "url": "file:///srv/siem.tar.zst" }],
         "sources": [{ "repo": "ssh://git@git.corp/siem.git", "ref": "release/9.2", "to": "/opt/src/siem" }],
-        "files": [{ "to": "/opt/siem/licence", "mode": 0o644, "content": [1, 2, 3] }],
+        "files": [{ "to": "/opt/siem/licence", "mode": 0o644, "content": "AQID" }],
         "env": { "SIEM_HOME": "/opt/siem" },
         "mounts": [{ "source": "/data/reference", "target": "/opt/reference", "read_only": true }],
         "setup": ["/opt/src/siem/tools/dev-setup"],

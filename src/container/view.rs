@@ -57,6 +57,7 @@ impl Sight<'_> {
             outdated: false,
             created: self.record.created,
             operation: self.operation.clone(),
+            opt_bytes: None,
             cloned_from: self.record.cloned.as_ref().map(|cloned| cloned.from.clone()),
         }
     }

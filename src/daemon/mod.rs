@@ -17,6 +17,7 @@ mod recover;
 mod routes;
 mod serve;
 mod snapshots;
+mod store;
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;

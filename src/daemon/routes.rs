@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::permit::{Action, permit};
 use super::serve::Counted;
-use super::{App, clones, doctor, enter, events, logs, snapshots};
+use super::{App, clones, doctor, enter, events, logs, snapshots, store};
 use crate::api::{
     API_HEADER, API_VERSION, BODY_LIMIT, ContainerDetail, ContainerView, EnterRequest, LeaseView,
     MakeRequest, Present, PresentRequest, SourceDone, Version, too_large,
@@ -92,6 +92,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/containers/{typed}/restore", post(snapshots::restore))
         .route("/v1/containers/{typed}/losses", post(snapshots::losses))
         .route("/v1/containers/{typed}/recreate", post(snapshots::recreate))
+        .route("/v1/containers/{typed}/resize", post(store::resize))
+        .route("/v1/store/unneeded", get(store::unneeded))
+        .route("/v1/store/collect", post(store::collect))
         .route("/v1/snapshots", get(snapshots::list))
         .route("/v1/snapshots/clone", post(snapshots::clone))
         .route("/v1/containers/{typed}/logs", get(show_logs))
@@ -190,8 +193,22 @@ impl App {
     }
 }
 
-async fn list(State(app): State<Arc<App>>, _: Caller) -> Answer<Json<Vec<ContainerView>>> {
-    Ok(Json(view::all(&app.host, |name| app.operations.verb(name)).await?))
+#[derive(serde::Deserialize)]
+struct Listing {
+    #[serde(default)]
+    long: bool,
+}
+
+async fn list(
+    State(app): State<Arc<App>>,
+    _: Caller,
+    Query(wanted): Query<Listing>,
+) -> Answer<Json<Vec<ContainerView>>> {
+    let views = view::all(&app.host, |name| app.operations.verb(name)).await?;
+    Ok(Json(match wanted.long {
+        true => store::measure(&app, views).await?,
+        false => views,
+    }))
 }
 
 async fn show(

@@ -17,12 +17,16 @@ use crate::report::Table;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   moorage list-containers --mine
+  moorage list-containers --long
   moorage list-containers --filter project=siem --filter state=running
   moorage list-containers --format json | jq -r '.containers[].address'")]
 pub struct Args {
     /// Only what belongs to you or to a group of yours
     #[arg(long)]
     mine: bool,
+    /// With what each container's own part of /opt takes on disk
+    #[arg(long, short)]
+    long: bool,
     /// Only these: owner=, project=, branch= or state=; the same key again adds, another key narrows
     #[arg(long, value_name = "KEY=VALUE", add = super::complete::filters())]
     filter: Vec<Filter>,
@@ -78,13 +82,35 @@ fn accepted(container: &ContainerView, filters: &[Filter]) -> bool {
 
 pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
     let client = Client::connect(&invocation.socket).await?;
-    let mut containers: Vec<ContainerView> = client.get("/v1/containers").await?;
+    let mut containers: Vec<ContainerView> =
+        client.get(if args.long { "/v1/containers?long=true" } else { "/v1/containers" }).await?;
     containers.retain(|container| accepted(container, &args.filter));
     if args.mine {
         let mine = Person::at_the_keyboard()?.owners()?;
         containers.retain(|container| mine.contains(&container.owner));
     }
-    invocation.print_list("containers", &containers, table(&containers, Timestamp::now()), "no containers")
+    let table = match args.long {
+        true => long(&containers),
+        false => table(&containers, Timestamp::now()),
+    };
+    invocation.print_list("containers", &containers, table, "no containers")
+}
+
+fn long(containers: &[ContainerView]) -> Table {
+    let mut table = Table::new(&["NAME", "OWNER", "STATE", "ADDRESS", "MAC", "OPT", "CLONE OF"]);
+    for container in containers {
+        let dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        table.row([
+            container.name.to_string(),
+            container.owner.to_string(),
+            view::state_now(container),
+            dash(container.address.map(|address| address.to_string())),
+            container.mac.to_string(),
+            dash(container.opt_bytes.map(view::size)),
+            dash(container.cloned_from.as_ref().map(ToString::to_string)),
+        ]);
+    }
+    table
 }
 
 fn table(containers: &[ContainerView], now: Timestamp) -> Table {
@@ -132,6 +158,7 @@ mod tests {
             created: "2026-01-01T00:00:00Z".parse().unwrap(),
             operation: (state == State::Busy).then(|| "stop".into()),
             cloned_from: None,
+            opt_bytes: None,
         }
     }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::Result;
 use bollard::errors::Error;
 use bollard::models::{
-    ContainerCreateBody, EndpointSettings, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
-    Mount, MountType, MountVolumeOptions, MountVolumeOptionsDriverConfig, NetworkingConfig, ResourcesUlimits,
-    RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerUpdateBody, EndpointSettings, HostConfig, HostConfigCgroupnsModeEnum,
+    HostConfigLogConfig, Mount, MountType, MountVolumeOptions, MountVolumeOptionsDriverConfig,
+    NetworkingConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
@@ -159,8 +159,7 @@ impl Create {
             ulimits: Some(self.ulimits.iter().map(|(name, limit)| ulimit(name, *limit)).collect()),
             memory: limits.memory.map(|bytes| bytes.0 as i64),
             pids_limit: limits.pids.map(i64::from),
-            // Docker knows the cgroup v1 scale only: 1024 shares are a weight of 100.
-            cpu_shares: limits.cpu_weight.map(|weight| (i64::from(weight) * 1024 / 100).max(2)),
+            cpu_shares: limits.cpu_weight.map(shares),
             log_config: Some(HostConfigLogConfig {
                 typ: Some("json-file".to_owned()),
                 config: Some(
@@ -199,6 +198,11 @@ impl Create {
         let options = own.into_iter().chain(fixed).map(|(key, value)| (key.to_owned(), value));
         EndpointSettings { driver_opts: Some(options.collect()), ..Default::default() }
     }
+}
+
+/// Docker knows the cgroup v1 scale only: 1024 shares are a weight of 100.
+fn shares(weight: u32) -> i64 {
+    (i64::from(weight) * 1024 / 100).max(2)
 }
 
 fn mount(volume: &Volume) -> Mount {
@@ -243,6 +247,22 @@ impl Engine {
             .await
             .map_err(|e| fault(e, format!("create the container {}", create.name)))?;
         Ok(created.id)
+    }
+
+    /// Gives a container other limits, at once. Those that are absent stay as they are.
+    pub async fn limit(&self, name: &str, limits: &Limits) -> Result<()> {
+        let memory = limits.memory.map(|bytes| bytes.0 as i64);
+        let body = ContainerUpdateBody {
+            memory,
+            // As the engine has it for a container that is created with a memory limit alone.
+            memory_swap: memory.map(|bytes| bytes.saturating_mul(2)),
+            pids_limit: limits.pids.map(i64::from),
+            cpu_shares: limits.cpu_weight.map(shares),
+            ..Default::default()
+        };
+        let docker = self.docker().await?;
+        let answer = docker.update_container(name, body).await;
+        Ok(answer.map_err(|e| fault(e, format!("change the limits of {name}")))?)
     }
 
     pub async fn start(&self, name: &str) -> Result<()> {

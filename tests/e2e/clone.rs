@@ -299,6 +299,39 @@ mod alone {
         }
     }
 
+    /// The lab's DHCP server, held until this goes out of scope.
+    struct Silence;
+
+    impl Silence {
+        fn begin() -> Silence {
+            root().shell("kill -STOP $(pidof dnsmasq)").ok();
+            Silence
+        }
+    }
+
+    impl Drop for Silence {
+        fn drop(&mut self) {
+            let _ = root().shell("kill -CONT $(pidof dnsmasq)");
+        }
+    }
+
+    #[test]
+    fn without_addresses_for_all_nothing_is_done() {
+        let scene = Scene::with_product("clonenolan");
+        let source = scene.make(&ann(), &[]);
+        let started = || docker(&["inspect", "-f", "{{.State.StartedAt}}", &source.name()]);
+        let before = started();
+        let silence = Silence::begin();
+        try_clone(&source.name(), &["--count", "3"])
+            .ends(8)
+            .says("the LAN has an address for 0 of 3 clones")
+            .helps();
+        drop(silence);
+        assert_eq!(started(), before, "the source was stopped for nothing");
+        assert_eq!(scene.containers().len(), 1);
+        clone(&source.name(), &["--count", "3"]);
+    }
+
     #[test]
     fn a_daemon_killed_before_the_state_is_taken_is_as_if_nothing_was_asked() {
         killed_at("clonekill", &["clone-recorded", "clone-prepared", "clone-begun", "clone-stopped"]);

@@ -4,6 +4,7 @@
 mod clock;
 mod engine;
 mod host;
+mod store;
 
 use super::App;
 use crate::report::Finding;
@@ -19,5 +20,5 @@ pub async fn findings(app: &App) -> Vec<Finding> {
     });
     let (engine, network) =
         tokio::join!(engine::findings(&app.host), app.host.lan.examine(parent.as_deref(), probe));
-    [host::findings(&app.host), engine, network].into_iter().flatten().collect()
+    [host::findings(&app.host), store::findings(&app.host), engine, network].into_iter().flatten().collect()
 }
