@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::engine::Engine;
-use crate::image::{Build, buildkit, dockerfile};
+use crate::image::{Build, Built, buildkit, dockerfile, squash};
 use crate::invocation::Invocation;
 use crate::site::Site;
 
@@ -24,6 +24,9 @@ pub struct Args {
     /// The file with a secret that the definition names (`secrets`); it gets into no layer, history or log
     #[arg(long = "secret", value_name = "NAME=FILE", value_parser = buildkit::parse)]
     secrets: Vec<(String, PathBuf)>,
+    /// Make one layer of all that it has above its base
+    #[arg(long)]
+    squash: bool,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -39,6 +42,14 @@ pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
     let secrets = args.secrets.into_iter().collect();
     let build =
         Build { site: &site, engine: &engine, report: &report, refresh: args.refresh, secrets: &secrets };
-    let built = dockerfile::make(build, &args.name).await?;
+    let mut built = dockerfile::make(build, &args.name).await?;
+    if args.squash && squash::squash(&engine, &built.image, &report).await? {
+        dockerfile::squashed(build, &args.name).await?;
+        let image = engine
+            .image(&built.image)
+            .await?
+            .context("the engine took the squashed image and does not have it")?;
+        built = Built { id: image.id, size: image.size, changed: true, ..built };
+    }
     invocation.print(&built, |built| format!("{} {}\n", built.image, built.id))
 }

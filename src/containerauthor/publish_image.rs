@@ -5,6 +5,7 @@ use bollard::query_parameters::TagImageOptions;
 
 use crate::engine::Engine;
 use crate::image::publish::image;
+use crate::image::squash;
 use crate::invocation::Invocation;
 use crate::oci::Access;
 use crate::report::{Fault, Kind};
@@ -27,6 +28,9 @@ pub struct Args {
     /// Publish it under this reference
     #[arg(long, value_name = "REFERENCE")]
     to: Option<String>,
+    /// Make one layer of all that it has above its base, for instance of what was saved from a container
+    #[arg(long)]
+    squash: bool,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -60,6 +64,9 @@ pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
         let names = TagImageOptions { repo: Some(name), tag: to.tag.clone() };
         let named = engine.docker().await?.tag_image(&from, Some(names)).await;
         named.with_context(|| format!("name {from} {to}"))?;
+    }
+    if args.squash {
+        squash::squash(&engine, &to.to_string(), &report).await?;
     }
     let published = image::publish(&engine, &to, &Access::of_docker(), &report).await?;
     drop(report);

@@ -195,6 +195,15 @@ async fn one(build: Build<'_>, definition: &ImageDefinition, on: &On) -> Result<
     Ok(built)
 }
 
+/// Remembers the packages of the image `name` as it is now: another id, and the same packages.
+pub async fn squashed(build: Build<'_>, name: &str) -> Result<()> {
+    let reference = build.site.image_reference(name)?;
+    let here = known(build.docker().await?, &reference).await?;
+    let id = here.with_context(|| format!("{reference} is not here"))?.id;
+    let lock = lock(build, &build.site.image(name)?, &id, BTreeMap::new()).await?;
+    super::memory::Memory::of_this_host()?.locks()?.put(name, &lock)
+}
+
 /// Builds it as `reference`, whatever is there.
 pub(super) async fn build_as(
     build: Build<'_>,

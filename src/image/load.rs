@@ -134,14 +134,15 @@ pub(super) async fn load(
     }
 }
 
-fn append(tar: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8]) -> Result<()> {
+pub(super) fn append(tar: &mut tar::Builder<impl std::io::Write>, name: &str, bytes: &[u8]) -> Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_mode(0o644);
     header.set_size(bytes.len() as u64);
     tar.append_data(&mut header, name, bytes).with_context(|| format!("pack {name}"))
 }
 
-fn file(
+/// The bytes of a file, and what of them is sent.
+pub(super) fn file(
     path: PathBuf,
     total: u64,
     report: Reporter,

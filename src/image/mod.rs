@@ -15,6 +15,7 @@ pub mod memory;
 pub mod publish;
 pub mod rebuild;
 pub mod smoke;
+pub mod squash;
 mod stream;
 pub mod survey;
 

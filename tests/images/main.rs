@@ -16,6 +16,7 @@ mod repository;
 mod rpm;
 mod rpm_repository;
 mod secrets;
+mod squash;
 
 use std::path::Path;
 use std::process::Command;

@@ -174,16 +174,18 @@ pub fn digest(definition: &BaseDefinition) -> Result<Digest> {
 }
 
 async fn digest_of(path: PathBuf) -> Result<Digest> {
-    let read = move || -> std::io::Result<Digest> {
-        let mut hash = Sha256::new();
-        let mut file = std::fs::File::open(path)?;
-        let mut chunk = vec![0; CHUNK];
-        loop {
-            match file.read(&mut chunk)? {
-                0 => return Ok(Digest(hash.finalize().into())),
-                length => hash.update(&chunk[..length]),
-            }
+    tokio::task::spawn_blocking(move || digest_of_file(&path)).await?.context("read the root filesystem")
+}
+
+/// The SHA-256 of a file's bytes; blocks.
+pub(super) fn digest_of_file(path: &Path) -> std::io::Result<Digest> {
+    let mut hash = Sha256::new();
+    let mut file = std::fs::File::open(path)?;
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(Digest(hash.finalize().into())),
+            length => hash.update(&chunk[..length]),
         }
-    };
-    tokio::task::spawn_blocking(read).await?.context("read the root filesystem")
+    }
 }

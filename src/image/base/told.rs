@@ -98,7 +98,8 @@ fn told(line: &str) -> &str {
 fn place<'a>(entries: &'a [Entry], line: &str) -> Option<&'a Entry> {
     // apt writes `copy:/x` for `copy:///x`.
     let names = |entry: &&Entry| {
-        line.contains(&entry.uri) || line.contains(&format!("{} ", entry.uri.replacen(":///", ":/", 1)))
+        let short = entry.uri.replacen(":///", ":/", 1);
+        line.contains(&entry.uri) || [" ", "/"].iter().any(|end| line.contains(&format!("{short}{end}")))
     };
     entries.iter().filter(names).max_by_key(|entry| {
         // Of two entries with one URI, the one whose suite is named.
