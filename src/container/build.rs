@@ -261,7 +261,7 @@ fn engine_create(
         place: place(spec),
         mac: record.mac,
         dns: lease.map(|lease| lease.dns.clone()).unwrap_or_default(),
-        dns_search: lease.and_then(|lease| lease.domain.clone()).into_iter().collect(),
+        dns_search: lease.map(|lease| lease.search.clone()).unwrap_or_default(),
         hosts: record
             .cloned
             .as_ref()

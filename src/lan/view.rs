@@ -27,6 +27,9 @@ pub struct LeaseView {
     pub gateway: Option<Ipv4Addr>,
     pub dns: Vec<Ipv4Addr>,
     pub domain: Option<String>,
+    /// Domains in which short names are looked up, the lease's own first.
+    #[serde(default)]
+    pub search: Vec<String>,
     pub server: Option<Ipv4Addr>,
     /// By the wall clock; absent for an endless lease too.
     pub expires: Option<Timestamp>,

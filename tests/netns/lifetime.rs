@@ -39,6 +39,17 @@ fn a_container_gets_an_address_of_the_lan_and_keeps_it_over_a_restart() {
 }
 
 #[test]
+fn domains_of_the_lease_are_handed_on_in_their_order() {
+    world::run(|world| async move {
+        let more = ["--dhcp-option=option:domain-search,lab.example,corp.example"];
+        let _server = Server::with(&world, "10.77.0.50,10.77.0.99,1h", &more);
+        let (lan, _dockerd) = world.ready().await;
+        let lease = lan.reserve(NETWORK, MAC, "demo-main-ann").await.unwrap();
+        assert_eq!(lease.search, ["corp.example", "lab.example"]);
+    });
+}
+
+#[test]
 fn a_reserved_address_is_attached_without_a_packet() {
     world::run(|world| async move {
         let server = Server::start(&world);

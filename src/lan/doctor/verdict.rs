@@ -187,6 +187,7 @@ mod tests {
             gateway: None,
             dns: vec![],
             domain: None,
+            search: vec![],
             server: Some(server),
             expires: None,
             attached: true,

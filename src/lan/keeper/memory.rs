@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::Keeper;
-use crate::lan::lease::Machine;
+use crate::lan::lease::{Grant, Machine};
 use crate::lan::record::{LeaseRecord, StoredLease, Tenure};
 use crate::lan::view::LeaseView;
 
@@ -63,6 +63,7 @@ pub fn view(record: &LeaseRecord, machine: &Machine, parent: &str) -> LeaseView 
         gateway: grant.and_then(|g| g.gateway()),
         dns: grant.map(|g| g.dns.clone()).unwrap_or_default(),
         domain: grant.and_then(|g| g.domain.clone()),
+        search: grant.map(Grant::search_list).unwrap_or_default(),
         server: grant.map(|g| g.server).filter(|server| !server.is_unspecified()),
         expires: record.lease.as_ref().filter(|_| usable || grant.is_some()).and_then(StoredLease::expires),
         attached: machine.attached(),

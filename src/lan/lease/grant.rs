@@ -111,6 +111,18 @@ impl Grant {
         ways
     }
 
+    /// Where short names are looked up: in the own domain (option 15), then in those of option 119.
+    pub fn search_list(&self) -> Vec<String> {
+        let mut list: Vec<String> = Vec::new();
+        for domain in self.domain.iter().chain(&self.search) {
+            let domain = domain.trim_end_matches('.');
+            if !domain.is_empty() && !list.iter().any(|known| known.eq_ignore_ascii_case(domain)) {
+                list.push(domain.to_owned());
+            }
+        }
+        list
+    }
+
     /// The router of the default route.
     pub fn gateway(&self) -> Option<Ipv4Addr> {
         self.ways().iter().find(|way| way.is_default()).map(|way| way.router).filter(|r| !r.is_unspecified())
@@ -169,6 +181,15 @@ mod tests {
 
     fn ip(last: u8) -> Ipv4Addr {
         Ipv4Addr::new(10, 0, 0, last)
+    }
+
+    #[test]
+    fn short_names_are_looked_up_in_each_domain_once() {
+        let mut grant = super::super::tests::grant(ip(50));
+        assert!(grant.search_list().is_empty());
+        grant.domain = Some("corp.example".into());
+        grant.search = ["lab.example.", "Corp.example", ""].map(str::to_owned).into();
+        assert_eq!(grant.search_list(), ["corp.example", "lab.example"]);
     }
 
     #[test]
