@@ -16,7 +16,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use links::links;
-use verbs::{Containerauthor, Dockeruser, Scripthacker};
+use verbs::{Containerauthor, Dockeruser, Registryserver, Scripthacker};
 
 use crate::invocation::Invocation;
 use crate::report::{Fault, Kind, Silent, output};
@@ -44,6 +44,11 @@ enum Command {
     Containerauthor(Containerauthor),
     #[command(flatten)]
     ContainerauthorVerb(Containerauthor),
+    /// Run the registry that images and /opt archives come from
+    #[command(subcommand)]
+    Registryserver(Registryserver),
+    #[command(flatten)]
+    RegistryserverVerb(Registryserver),
     /// Write and try out what a site defines
     #[command(subcommand)]
     Scripthacker(Scripthacker),
@@ -103,6 +108,11 @@ fn run(cli: Cli) -> Result<()> {
         },
         Command::Containerauthor(verb) | Command::ContainerauthorVerb(verb) => {
             let left = interrupted("; an image that is there already stays as it is");
+            interrupt::stoppable(left.into(), async move || verb.run(&invocation).await)
+        }
+        Command::Registryserver(verb) | Command::RegistryserverVerb(verb) => {
+            let left =
+                interrupted("; the same command completes what was begun").next("moorage show-registry");
             interrupt::stoppable(left.into(), async move || verb.run(&invocation).await)
         }
         Command::Scripthacker(verb) | Command::ScripthackerVerb(verb) => {

@@ -2,6 +2,7 @@
 //!
 //! Edges point down only; `tests/layers.rs` keeps it so:
 //! `report`, `state` ← `spec` ← `oci` ← `opt` and `spec` ← `site`, `lan`, `opt`, `engine`, `api` ← `image`, `container` ← `daemon`, verbs ← `cli`.
+//! `service` ← `registry` ← verbs.
 //! `lan` and `opt` never use `engine`: dockerd calls them while it holds its own locks.
 
 pub mod api;
@@ -19,8 +20,11 @@ pub mod lab;
 pub mod lan;
 pub mod oci;
 pub mod opt;
+pub mod registry;
+pub mod registryserver;
 pub mod report;
 pub mod scripthacker;
+pub mod service;
 pub mod site;
 pub mod spec;
 pub mod state;

@@ -16,6 +16,7 @@ mod e2e {
     mod names;
     mod recovery;
     mod registry;
+    mod registryserver;
     mod settings;
     mod setup;
     mod snapshot;

@@ -19,6 +19,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Speaks to registries, never to the engine, so that `opt` may use it.
     ("oci", &["spec", "report"]),
     ("engine", &["spec", "report", "state"]),
+    // Programs of others: it knows what runs, not what for.
+    ("service", &["report", "state"]),
+    ("registry", &["service", "spec", "report", "state"]),
     // A LAN to try with: it knows nothing of the driver.
     ("lab", &["spec", "report", "state"]),
     ("image", &["engine", "oci", "site", "spec", "report", "state"]),
@@ -56,6 +59,8 @@ const VERB: &[&str] = &[
     "lab",
     "invocation",
     "image",
+    "registry",
+    "service",
     "container",
     "engine",
     "oci",

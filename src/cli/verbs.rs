@@ -58,6 +58,14 @@ role!(Containerauthor in containerauthor {
     PublishOpt => publish_opt,
 });
 
+role!(Registryserver in registryserver {
+    StartRegistry => start_registry,
+    StopRegistry => stop_registry,
+    ShowRegistry => show_registry,
+    AddUser => add_user,
+    RemoveUser => remove_user,
+});
+
 role!(Scripthacker in scripthacker {
     StartLab => start_lab,
     StopLab => stop_lab,

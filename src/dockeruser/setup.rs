@@ -6,7 +6,6 @@ mod apply;
 mod observe;
 mod parent;
 mod plan;
-mod service;
 mod site;
 
 use std::path::Path;

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal as _, stderr, stdin, stdout};
 
 use anyhow::{Context as _, Result};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// The settings of the terminal on stdin, which come back when this is dropped; a panic drops it too.
 #[must_use]
@@ -19,6 +19,15 @@ impl Kept {
         let mut raw = self.0.clone();
         raw.make_raw();
         tcsetattr(stdin(), OptionalActions::Drain, &raw).context("change the terminal's settings")
+    }
+}
+
+impl Kept {
+    /// From here on what is typed is not shown.
+    pub fn hide(&self) -> Result<()> {
+        let mut hidden = self.0.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(stdin(), OptionalActions::Flush, &hidden).context("change the terminal's settings")
     }
 }
 

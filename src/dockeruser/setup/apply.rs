@@ -3,19 +3,16 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
-use std::process::Stdio;
 
 use anyhow::{Context as _, Result};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::Command;
 use tokio::task::spawn_blocking;
 
 use crate::engine::Engine;
 use crate::report::{Fault, Kind, Reporter};
+use crate::service::{self, Background, run};
 
-use super::observe::{Host, PROGRAM, SITE};
+use super::observe::{Host, PROGRAM, SITE, answers};
 use super::plan::Step;
-use super::service::{self, Background};
 use super::site;
 
 const UNITS: [&str; 3] = ["moorage.socket", "moorage-plugin.socket", "moorage.service"];
@@ -50,12 +47,12 @@ async fn one(host: &Host, step: &Step, reporter: &Reporter) -> Result<()> {
         }
         Step::Write { path, text } => write(&host.path(path), text),
         Step::EnableUnits => {
-            run("systemctl", &["daemon-reload"], reporter).await?;
-            run("systemctl", &[&["enable"], &UNITS[..]].concat(), reporter).await
+            run("setup", "systemctl", &["daemon-reload"], reporter).await?;
+            run("setup", "systemctl", &[&["enable"], &UNITS[..]].concat(), reporter).await
         }
         Step::StartDaemon { systemd } => start_daemon(*systemd, reporter).await,
         Step::RestartDaemon { systemd: true } => {
-            run("systemctl", &["restart", "moorage.service"], reporter).await
+            run("setup", "systemctl", &["restart", "moorage.service"], reporter).await
         }
         Step::RestartDaemon { systemd: false } => {
             service::end_listener(Path::new(crate::api::SOCKET)).await?;
@@ -69,13 +66,13 @@ async fn one(host: &Host, step: &Step, reporter: &Reporter) -> Result<()> {
 
 async fn install_engine(reporter: &Reporter) -> Result<()> {
     let install = ["-qq", "-y", "-o", "Dpkg::Use-Pty=0", "--no-install-recommends", "install"];
-    run("apt-get", &["-qq", "update"], reporter).await?;
+    run("setup", "apt-get", &["-qq", "update"], reporter).await?;
     let _down = KeptDown::begin()?;
-    run("apt-get", &[&install[..], &["docker.io"]].concat(), reporter).await?;
+    run("setup", "apt-get", &[&install[..], &["docker.io"]].concat(), reporter).await?;
     // Newer releases have the command line in a package of its own.
     match Path::new("/usr/bin/docker").exists() {
         true => Ok(()),
-        false => run("apt-get", &[&install[..], &["docker-cli"]].concat(), reporter).await,
+        false => run("setup", "apt-get", &[&install[..], &["docker-cli"]].concat(), reporter).await,
     }
 }
 
@@ -109,7 +106,7 @@ impl Drop for KeptDown {
 async fn start_engine(systemd: bool, reporter: &Reporter) -> Result<()> {
     let answers = async || Engine::of_this_host().ping().await.is_ok();
     if systemd {
-        run("systemctl", &["enable", "--now", "docker"], reporter).await?;
+        run("setup", "systemctl", &["enable", "--now", "docker"], reporter).await?;
         return match service::until(answers).await {
             true => Ok(()),
             false => Err(Fault::new(Kind::TimedOut, "the Docker Engine does not answer")
@@ -129,7 +126,7 @@ async fn start_engine(systemd: bool, reporter: &Reporter) -> Result<()> {
 
 async fn start_daemon(systemd: bool, reporter: &Reporter) -> Result<()> {
     if systemd {
-        return run("systemctl", &[&["start"], &UNITS[..]].concat(), reporter).await;
+        return run("setup", "systemctl", &[&["start"], &UNITS[..]].concat(), reporter).await;
     }
     Background {
         program: PROGRAM,
@@ -137,39 +134,8 @@ async fn start_daemon(systemd: bool, reporter: &Reporter) -> Result<()> {
         log: Path::new("/var/log/moorage/daemon.log"),
         pid_file: Path::new("/run/moorage/daemon.pid"),
     }
-    .start(async || service::answers(Path::new(crate::api::SOCKET)).await)
+    .start(async || answers(Path::new(crate::api::SOCKET)).await)
     .await
-}
-
-/// Runs a program to its end; its words go to the reporter, and its last ones into the error.
-async fn run(program: &str, arguments: &[&str], reporter: &Reporter) -> Result<()> {
-    let mut child = Command::new(program)
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("start {program}"))?;
-    let mut last = Vec::new();
-    if let Some(errors) = child.stderr.take() {
-        let mut lines = BufReader::new(errors).lines();
-        while let Some(line) = lines.next_line().await? {
-            reporter.output("setup", line.as_str());
-            last.push(line);
-            if last.len() > 5 {
-                last.remove(0);
-            }
-        }
-    }
-    let status = child.wait().await?;
-    if status.success() {
-        return Ok(());
-    }
-    let mut fault = Fault::new(Kind::Failed, format!("{program} {} failed: {status}", arguments.join(" ")));
-    fault.why = last;
-    fault.next = Some("mend that, then run moorage setup again: it does what is missing".to_owned());
-    Err(fault.into())
 }
 
 /// Puts the program in place by a rename: a daemon that runs from the old file goes on.
@@ -223,11 +189,5 @@ mod tests {
         assert_eq!(mode(super::super::observe::SPEC), 0o644);
         assert_eq!(mode(PROGRAM), 0o755);
         assert_eq!(host.text("/usr/local/bin/list-containers").unwrap().unwrap(), "program");
-    }
-
-    #[tokio::test]
-    async fn a_program_that_fails_says_its_last_words() {
-        let error = run("sh", &["-c", "echo broken >&2; exit 3"], &Reporter::silent()).await.unwrap_err();
-        assert_eq!(Fault::of(&error).why, ["broken"]);
     }
 }

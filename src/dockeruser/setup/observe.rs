@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use tokio::time::timeout;
 
+use crate::api::client::Client;
 use crate::engine::{Engine, Network};
 use crate::report::{Fault, Kind};
 
-use super::{Args, parent, service, site};
+use super::{Args, parent, site};
 
 /// The files setup has to do with, all below one root.
 #[derive(Debug, Clone)]
@@ -154,7 +157,7 @@ pub async fn observe(host: &Host, args: &Args, links: &[&str]) -> Result<Seen> {
             .iter()
             .any(|path| host.path(path).exists()),
         engine_answers,
-        daemon_answers: service::answers(Path::new(crate::api::SOCKET)).await,
+        daemon_answers: answers(Path::new(crate::api::SOCKET)).await,
         binary: binary(&host.path(PROGRAM), &program)?,
         program,
         files,
@@ -166,6 +169,14 @@ pub async fn observe(host: &Host, args: &Args, links: &[&str]) -> Result<Seen> {
         site: site::look(&host.path(SITE))?,
         lan,
     })
+}
+
+/// How long a daemon that listens may take to say who it is.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Whether the moorage daemon answers on `socket`.
+pub async fn answers(socket: &Path) -> bool {
+    timeout(ANSWER, Client::connect(socket)).await.is_ok_and(|answer| answer.is_ok())
 }
 
 fn binary(installed: &Path, program: &Path) -> Result<Binary> {
@@ -191,6 +202,12 @@ fn link(host: &Host, name: &str) -> Link {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn nobody_listening_does_not_answer() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(!answers(&directory.path().join("socket")).await);
+    }
 
     #[test]
     fn links_are_told_apart() {

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
-use minijinja::{Environment, UndefinedBehavior, context, syntax::SyntaxConfig};
+use anyhow::Result;
+use minijinja::context;
 
 use crate::report::{Fault, Kind};
+use crate::service::render;
 
 use super::Args;
 use super::observe::{Binary, CONFIG, Configured, Lan, Link, PROGRAM, SITE, SPEC, Seen, UNITS};
@@ -244,17 +245,6 @@ fn config(parent: Option<&str>, args: &Args) -> Result<String> {
     let network = (args.network != DEFAULT_NETWORK).then_some(&args.network);
     let site = args.site_repo.as_ref().map(|_| SITE);
     render(include_str!("../../../templates/config.toml"), context! { parent, network, site })
-}
-
-fn render(template: &str, values: minijinja::Value) -> Result<String> {
-    let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().keep_trailing_newline(true).trim_blocks(true).build();
-    environment.set_syntax(syntax.context("the template syntax")?);
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    // What goes into these files is quoted as TOML by JSON's rules, which TOML's basic strings share.
-    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.add_filter("quoted", |text: String| serde_json::Value::from(text).to_string());
-    environment.render_str(template, values).context("fill in a template of setup")
 }
 
 impl Step {

@@ -1,0 +1,280 @@
+//! The registry that `start-registry` makes, with the real server, and the real Docker Engine as its client over TLS.
+
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::support::{Outcome, ann, root, world};
+
+/// Not on the loopback network, where Docker trusts everybody. TEST-NET-1 (RFC 5737).
+const ADDRESS: &str = "192.0.2.10";
+const PULL: &str = "192.0.2.10:6443";
+const PUSH: &str = "192.0.2.10:6444";
+const STATE: &str = "/var/lib/moorage/registry";
+
+/// This host, with its address and no registry yet. Whatever was started and installed goes with it; a host has one registry,
+/// so one test at a time has this.
+struct Place {
+    directory: tempfile::TempDir,
+    _lock: File,
+}
+
+impl Place {
+    fn new() -> Place {
+        let lock = File::create(world().join("registryserver.lock")).unwrap();
+        flock(&lock, FlockOperation::LockExclusive).unwrap();
+        let place = Place { directory: tempfile::tempdir().unwrap(), _lock: lock };
+        root().run("ip", &["address", "add", &format!("{ADDRESS}/32"), "dev", "lo"]).ok();
+        place
+    }
+
+    /// With a registry that runs and that this host trusts.
+    fn served() -> Place {
+        let place = Place::new();
+        place.start(&["--name", ADDRESS, "--name", "Registry.Test", "--port", "6443", "--trust"]).ok();
+        place
+    }
+
+    fn start(&self, words: &[&str]) -> Outcome {
+        root().moorage(&[&["start-registry"], words].concat())
+    }
+
+    fn show(&self) -> serde_json::Value {
+        root().moorage(&["show-registry", "--format", "json"]).ok().json()
+    }
+
+    fn add(&self, user: &str, password: &str) -> Outcome {
+        root().shell(&format!("printf '%s\\n' '{password}' | moorage add-user {user}"))
+    }
+
+    /// Docker as somebody whose logins are in the directory of that name.
+    fn docker(&self, who: &str, words: &[&str]) -> Outcome {
+        let config = self.directory.path().join(who);
+        Outcome::of(root().command("docker").env("DOCKER_CONFIG", config).args(words))
+    }
+
+    fn log_in(&self, user: &str, password: &str) -> Outcome {
+        let line = format!("printf %s '{password}' | docker login -u {user} --password-stdin {PUSH}");
+        let config = self.directory.path().join(user);
+        Outcome::of(root().command("sh").env("DOCKER_CONFIG", config).args(["-euc", &line]))
+    }
+
+    /// An image that nobody else has, as `name`.
+    fn image(&self, name: &str) {
+        let tar = self.directory.path().join("ground.tar");
+        root()
+            .shell(&format!(
+                "cd {}; mkdir -p ground; head -c 3000000 /dev/urandom >ground/noise; tar -C ground -cf {1} .; \
+                 docker import {1} {name}",
+                self.directory.path().display(),
+                tar.display()
+            ))
+            .ok();
+    }
+
+    /// The process ids of the servers.
+    fn processes(&self) -> Vec<String> {
+        ["reader", "writer"]
+            .map(|name| std::fs::read_to_string(format!("/run/moorage/registry-{name}.pid")).unwrap())
+            .to_vec()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        root().shell(&format!(
+            "[ ! -e {STATE}/registry.json ] || moorage stop-registry; rm -rf {STATE} /etc/docker/certs.d/*:644?; \
+             ip address del {ADDRESS}/32 dev lo; \
+             docker image ls --format '{{{{.Repository}}}}:{{{{.Tag}}}}' | grep '^{ADDRESS}:644' | xargs -r docker rmi"
+        ));
+    }
+}
+
+fn mode(path: &str) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn who_has_a_login_publishes_and_everybody_pulls() {
+    let place = Place::served();
+    let (published, pulled) = (format!("{PUSH}/team/ground:1"), format!("{PULL}/team/ground:1"));
+    place.add("ann", "correct horse").ok().says("ann");
+    place.image(&published);
+    let id = |name: &str| root().run("docker", &["image", "inspect", "-f", "{{.Id}}", name]);
+    let made = id(&published).ok().stdout;
+
+    // Nobody, somebody with a wrong password, and the right one.
+    assert_ne!(place.docker("nobody", &["push", &published]).says("no basic auth").code, 0);
+    assert_ne!(place.log_in("ann", "wrong horse").says("Unauthorized").code, 0);
+    place.log_in("ann", "correct horse").ok();
+    place.docker("ann", &["push", &published]).ok();
+
+    // What everybody reads from takes nothing, with a login or without.
+    place.docker("ann", &["tag", &published, &format!("{PULL}/team/other:1")]).ok();
+    assert_ne!(place.docker("ann", &["push", &format!("{PULL}/team/other:1")]).code, 0);
+
+    root().run("docker", &["rmi", &published, &format!("{PULL}/team/other:1")]).ok();
+    assert_ne!(id(&made).code, 0, "it is still here, and a pull would prove nothing");
+    place.docker("nobody", &["pull", &pulled]).ok();
+    assert_eq!(id(&pulled).ok().stdout, made);
+
+    let shown = place.show();
+    assert_eq!(shown["repositories"], serde_json::json!([{ "name": "team/ground", "tags": ["1"] }]));
+    assert_eq!(shown["users"], serde_json::json!(["ann"]));
+    assert_eq!(shown["pull"]["at"], serde_json::json!([PULL, "registry.test:6443"]));
+    assert!(shown["bytes"].as_u64().unwrap() > 3_000_000, "{shown:#}");
+    assert!(shown["certificate_end"].as_str().unwrap() > "2027", "{shown:#}");
+    root().moorage(&["show-registry"]).ok().says("team/ground").says(PUSH).never_says("does not answer");
+}
+
+#[test]
+fn a_registry_that_was_stopped_goes_on_with_everything() {
+    let place = Place::served();
+    place.add("ann", "secret").ok();
+    let (published, pulled) = (format!("{PUSH}/ground:1"), format!("{PULL}/ground:1"));
+    place.image(&published);
+    place.log_in("ann", "secret").ok();
+    place.docker("ann", &["push", &published]).ok();
+    root().run("docker", &["rmi", &published]).ok();
+    let before = place.processes();
+    let first = place.start(&["--format", "json"]).ok().json();
+    assert_eq!(first["changed"], false, "{first:#}");
+    assert_eq!(place.processes(), before);
+
+    root().moorage(&["stop-registry"]).ok().says("registry-reader").says("registry-writer");
+    for pid in &before {
+        assert!(!Path::new("/proc").join(pid.trim()).exists(), "{pid} is still there");
+    }
+    root().moorage(&["stop-registry"]).ok().says("does not run");
+    assert_ne!(place.docker("nobody", &["pull", &pulled]).code, 0);
+    let shown = place.show();
+    assert_eq!((&shown["pull"]["answers"], &shown["push"]["answers"]), (&false.into(), &false.into()));
+    assert_eq!(shown["repositories"][0]["name"], "ground");
+
+    let again = place.start(&["--format", "json"]).ok().json();
+    assert_eq!(again["changed"], true);
+    assert_eq!((&again["authority"], &again["pull"]), (&first["authority"], &first["pull"]));
+    place.docker("nobody", &["pull", &pulled]).ok();
+    place.log_in("ann", "secret").ok();
+
+    // One of them was killed: the start brings back that one, and leaves the other alone.
+    let before = place.processes();
+    root().run("kill", &["-9", before[1].trim()]).ok();
+    place.start(&[]).ok();
+    let after = place.processes();
+    assert_eq!(after[0], before[0]);
+    assert_ne!(after[1], before[1]);
+    place.log_in("ann", "secret").ok();
+
+    // A start was killed after it had written something: both have to read it.
+    std::fs::write(format!("{STATE}/unfinished"), "").unwrap();
+    place.start(&[]).ok().says("restart the registry-reader").says("restart the registry-writer");
+    assert!(!Path::new(STATE).join("unfinished").exists());
+    place.start(&[]).ok().never_says("start the registry");
+}
+
+#[test]
+fn users_come_and_go_while_it_serves() {
+    let place = Place::served();
+    let before = place.processes();
+    assert_ne!(place.log_in("bob", "one").code, 0);
+    place.add("bob", "one").ok().says("right to publish");
+    place.log_in("bob", "one").ok();
+    place.add("bob", "two").ok().says("another password");
+    assert_ne!(place.log_in("bob", "one").code, 0);
+    place.log_in("bob", "two").ok();
+    root().moorage(&["remove-user", "bob", "--dry-run"]).ok();
+    place.log_in("bob", "two").ok();
+    root().moorage(&["remove-user", "bob"]).ok();
+    assert_ne!(place.log_in("bob", "two").says("Unauthorized").code, 0);
+    root().moorage(&["remove-user", "bob"]).ends(4).helps();
+    place.add("bob", "").ends(2).helps();
+    place.add("b:b", "x").ends(2);
+    assert_eq!(place.processes(), before, "a server was started anew");
+    let kept = std::fs::read_to_string(format!("{STATE}/htpasswd")).unwrap();
+    assert_eq!(kept, "");
+}
+
+#[test]
+fn its_certificate_is_for_its_names_and_its_keys_are_roots() {
+    let place = Place::served();
+    for file in ["ca.key", "server.key", "htpasswd", "registry.json", "registry-writer.yml"] {
+        assert_eq!(mode(&format!("{STATE}/{file}")), 0o600, "{file}");
+    }
+    assert_eq!(mode(STATE), 0o700);
+    let trusted = format!("/etc/docker/certs.d/{PULL}/ca.crt");
+    assert_eq!(mode(&trusted), 0o644);
+    let ask = |host: &str, more: &[&str]| {
+        let (url, at) = (format!("https://{host}:6443/v2/"), format!("{host}:6443:{ADDRESS}"));
+        root().run("curl", &[&["-sS", "--cacert", &trusted, "--resolve", &at, &url], more].concat())
+    };
+    ask("registry.test", &[]).ok();
+    ask("another.test", &[]).ends(60).says("another.test");
+    root().run("curl", &["-sS", "--cacert", &trusted, &format!("https://{PULL}/v2/")]).ok();
+    // The system's authorities do not know it, and older TLS is not spoken.
+    root().run("curl", &["-sS", &format!("https://{PULL}/v2/")]).ends(60);
+    ask("registry.test", &["--tls-max", "1.1"]).ends(35);
+    let verify =
+        format!("openssl verify -x509_strict -purpose sslserver -CAfile {trusted} {STATE}/server.crt");
+    root().shell(&verify).ok();
+
+    // Another name: another certificate of the same authority.
+    let before = std::fs::read(&trusted).unwrap();
+    let said = place.start(&["--name", ADDRESS, "--name", "another.test", "--format", "json"]).ok().json();
+    assert_eq!(said["pull"][1], "another.test:6443");
+    ask("another.test", &[]).ok();
+    ask("registry.test", &[]).ends(60);
+    assert_eq!(std::fs::read(format!("{STATE}/ca.crt")).unwrap(), before);
+
+    // Without its key there would be another authority, which no client knows.
+    std::fs::rename(format!("{STATE}/ca.key"), format!("{STATE}/away")).unwrap();
+    place.start(&["--name", ADDRESS]).ends(3).says("ca.key").helps();
+    std::fs::rename(format!("{STATE}/away"), format!("{STATE}/ca.key")).unwrap();
+    assert_eq!(std::fs::read(format!("{STATE}/ca.crt")).unwrap(), before);
+
+    // What is printed for client hosts does there what --trust does here.
+    std::fs::remove_file(&trusted).unwrap();
+    let printed = place.start(&[]).ok().stdout;
+    let commands: String = printed
+        .lines()
+        .skip_while(|line| !line.starts_with("for "))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    root().shell(&commands).ok();
+    assert_eq!(std::fs::read(&trusted).unwrap(), before);
+}
+
+#[test]
+fn what_cannot_be_started_is_said_and_leaves_nothing() {
+    let place = Place::new();
+    root().moorage(&["show-registry"]).ends(4).helps();
+    root().moorage(&["stop-registry"]).ends(4).helps();
+    place.add("ann", "x").ends(4).helps();
+    ann().moorage(&["start-registry"]).ends(6).helps();
+    place.start(&["--name", "https://x"]).ends(2).says("scheme");
+    place.start(&["--name", "fd00::1"]).ends(2).says("IPv6");
+    place.start(&["--port", "6443", "--push-port", "6443"]).ends(2).helps();
+    place.start(&["--directory", "here"]).ends(2).helps();
+    let bare =
+        |words: &str| root().shell(&format!("PATH=/usr/local/bin exec moorage start-registry {words}"));
+    bare("").ends(3).says("apt-get install docker-registry");
+
+    place.start(&["--name", ADDRESS, "--port", "6443", "--dry-run"]).ok().says("start the registry-writer");
+    assert!(!Path::new(STATE).join("registry.json").exists());
+    let taken = std::net::TcpListener::bind(("0.0.0.0", 6444)).unwrap();
+    place.start(&["--name", ADDRESS, "--port", "6443"]).ends(1).says("6444").says("--push-port").helps();
+    assert!(!Path::new(STATE).join("registry.json").exists());
+    drop(taken);
+
+    let theirs = ann().home.clone();
+    place.start(&["--name", ADDRESS, "--directory", theirs.to_str().unwrap()]).ends(2).says("chown").helps();
+    let elsewhere: PathBuf = place.directory.path().join("images");
+    place.start(&["--name", ADDRESS, "--port", "6443", "--directory", elsewhere.to_str().unwrap()]).ok();
+    std::fs::create_dir_all(elsewhere.join("docker")).unwrap();
+    let other = place.directory.path().join("other");
+    place.start(&["--directory", other.to_str().unwrap()]).ends(5).says("mv ").helps();
+    assert!(!other.exists());
+    assert_eq!(place.show()["directory"], elsewhere.to_str().unwrap());
+}
