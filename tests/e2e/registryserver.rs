@@ -1,8 +1,10 @@
 //! The registry that `start-registry` makes, with the real server, and the real Docker Engine as its client over TLS.
 
 use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -195,6 +197,39 @@ fn users_come_and_go_while_it_serves() {
     assert_eq!(place.processes(), before, "a server was started anew");
     let kept = std::fs::read_to_string(format!("{STATE}/htpasswd")).unwrap();
     assert_eq!(kept, "");
+}
+
+#[test]
+fn a_password_that_is_typed_is_not_shown() {
+    let place = Place::served();
+    // Types each line when it is asked for it, at a terminal; returns all that the terminal showed.
+    let typed = |lines: [&str; 2]| {
+        let mut command = root().command("script");
+        command
+            .args(["-qec", "moorage add-user ann", "/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (mut keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut shown = String::new();
+        for (question, line) in ["Password of ann: ", "Again: "].into_iter().zip(lines) {
+            let mut byte = [0];
+            while !shown.ends_with(question) {
+                assert_eq!(screen.read(&mut byte).unwrap(), 1, "it ended before {question:?}: {shown}");
+                shown.push(byte[0].into());
+            }
+            keys.write_all(format!("{line}\n").as_bytes()).unwrap();
+        }
+        screen.read_to_string(&mut shown).unwrap();
+        (child.wait().unwrap().code(), shown)
+    };
+    let (code, shown) = typed(["correct horse", "wrong horse"]);
+    assert_eq!(code, Some(2), "{shown}");
+    assert_ne!(place.log_in("ann", "correct horse").code, 0);
+    let (code, shown) = typed(["correct horse", "correct horse"]);
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(!shown.contains("horse"), "{shown}");
+    place.log_in("ann", "correct horse").ok();
 }
 
 #[test]
