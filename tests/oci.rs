@@ -165,12 +165,12 @@ async fn dockers_own_login_is_used() {
     }
     let registry = open(&configured(place.path(), r#"{"credsStore":"test"}"#)).await;
     registry.manifest(&to).await.unwrap();
-    std::fs::write(&helper, "#!/bin/sh\necho 'the agent is locked'\nexit 1\n").unwrap();
+    std::fs::write(&helper, "#!/bin/sh\nread host\necho 'the agent is locked'\nexit 1\n").unwrap();
     let error = Registry::open(&server.host(), &configured(place.path(), r#"{"credsStore":"test"}"#)).await;
     let fault = Fault::of(&error.err().unwrap());
     assert!(fault.to_string().contains("the agent is locked"), "{fault}");
     // One that has nothing for this registry is no error.
-    std::fs::write(&helper, "#!/bin/sh\necho 'credentials not found in native keychain'\nexit 1\n").unwrap();
+    std::fs::write(&helper, "#!/bin/sh\nread host\necho 'credentials not found in native keychain'\nexit 1\n").unwrap();
     denied(open(&configured(place.path(), r#"{"credsStore":"test"}"#)).await).await;
 }
 
