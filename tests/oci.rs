@@ -170,7 +170,11 @@ async fn dockers_own_login_is_used() {
     let fault = Fault::of(&error.err().unwrap());
     assert!(fault.to_string().contains("the agent is locked"), "{fault}");
     // One that has nothing for this registry is no error.
-    std::fs::write(&helper, "#!/bin/sh\nread host\necho 'credentials not found in native keychain'\nexit 1\n").unwrap();
+    std::fs::write(
+        &helper,
+        "#!/bin/sh\nread host\necho 'credentials not found in native keychain'\nexit 1\n",
+    )
+    .unwrap();
     denied(open(&configured(place.path(), r#"{"credsStore":"test"}"#)).await).await;
 }
 

@@ -120,11 +120,8 @@ pub async fn restart(host: &Host, record: &Record, report: &Reporter) -> Result<
 pub async fn remove(host: &Host, record: &Record, report: &Reporter) -> Result<VerbResult> {
     let name = record.spec.name.as_str();
     report.begin("remove", format!("removing {name}"));
-    if let Err(error) = last_words::keep(host, record).await {
-        report.warning(format!("what was logged in {name} is not kept: {error:#}"));
-    }
     host.records.put(name, &Record { intent: Some(Intent::Remove), ..record.clone() })?;
-    let remains = undo::take_apart(host, record).await;
+    let remains = finish_removal(host, record, |warning| report.warning(warning)).await;
     if !remains.is_empty() {
         let mut fault = Fault::new(Kind::Partly, format!("{name} is only partly removed"))
             .next(format!("remove-container {name}"));
@@ -133,4 +130,13 @@ pub async fn remove(host: &Host, record: &Record, report: &Reporter) -> Result<V
     }
     report.end("remove", format!("{name} is removed; its logs stay"));
     Ok(VerbResult { name: record.spec.name.clone(), state: "removed".to_owned(), changed: true })
+}
+
+/// What is done once the record says that the container is to go, by whichever daemon: its logs are kept, and all that
+/// is its own is removed. Answers what could not be.
+pub async fn finish_removal(host: &Host, record: &Record, warn: impl Fn(String)) -> Vec<String> {
+    if let Err(error) = last_words::keep(host, record).await {
+        warn(format!("what was logged in {} is not kept: {error:#}", record.spec.name));
+    }
+    undo::take_apart(host, record).await
 }

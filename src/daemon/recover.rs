@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::App;
 use super::operations::RECOVERY;
-use crate::container::{Intent, roots, settle, undo};
+use crate::container::{Intent, lifecycle, roots, settle, undo};
 use crate::engine::PROBE;
 
 /// Between two attempts while the Docker Engine is not there: it starts after us, and says so to nobody.
@@ -69,12 +69,17 @@ async fn attempt(app: &App, first: bool) -> Result<bool> {
             }
             continue;
         }
-        let what = match current.intent {
-            Some(Intent::Make) => "undoing the make that was interrupted",
-            _ => "finishing the removal that was interrupted",
+        let remains = match current.intent {
+            Some(Intent::Make) => {
+                tracing::info!("{name}: undoing the make that was interrupted");
+                undo::take_apart(&app.host, &current).await
+            }
+            _ => {
+                tracing::info!("{name}: finishing the removal that was interrupted");
+                lifecycle::finish_removal(&app.host, &current, |warning| tracing::warn!("{warning}")).await
+            }
         };
-        tracing::info!("{name}: {what}");
-        left |= !undo::take_apart(&app.host, &current).await.is_empty();
+        left |= !remains.is_empty();
     }
     // Committed, or frozen, for nobody.
     roots::collect(&app.host).await?;

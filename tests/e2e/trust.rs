@@ -268,11 +268,12 @@ fn sized(person: &Person, size: usize) -> (String, serde_json::Value) {
 }
 
 #[test]
-fn a_request_is_at_most_four_mebibytes() {
-    let (status, fault) = sized(&carol(), 4 << 20);
+fn a_request_is_at_most_eight_mebibytes() {
+    let (status, fault) = sized(&carol(), 8 << 20);
     assert_eq!((status.as_str(), &fault["kind"]), ("400", &"usage".into()), "{fault}");
-    let (status, answer) = sized(&carol(), (4 << 20) + 1);
-    assert_eq!(status, "413", "{answer}");
+    let (status, answer) = sized(&carol(), (8 << 20) + 1);
+    assert_eq!((status.as_str(), &answer["kind"]), ("400", &"usage".into()), "{answer}");
+    assert!(answer["what"].to_string().contains("larger than 8 MiB"), "{answer}");
     carol().moorage(&["list-containers"]).ok();
 }
 
