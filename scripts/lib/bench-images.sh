@@ -6,7 +6,8 @@ packages=$kept/packages
 author=$MOORAGE_WORLD/tmp/author
 
 forget_author() {
-    docker images --format '{{.Repository}}:{{.Tag}}' | grep '^moorage/bench-' | xargs -r docker rmi --force >>"$log" 2>&1
+    docker images --filter 'reference=moorage/bench-*' --format '{{.Repository}}:{{.Tag}}' |
+        xargs -r docker rmi --force >>"$log" 2>&1
     rm -rf "$author"
 }
 
