@@ -113,6 +113,12 @@ fn run(cli: Cli) -> Result<()> {
         Command::Registryserver(verb) | Command::RegistryserverVerb(verb) => {
             let left =
                 interrupted("; the same command completes what was begun").next("moorage show-registry");
+            // In the middle of it publishers stand before a closed door.
+            if let Registryserver::CollectGarbage(_) = verb {
+                let left = interrupted("; what is left is whole").next("moorage start-registry");
+                let token = invocation.interrupted.clone();
+                return interrupt::graceful(left.into(), token, async move || verb.run(&invocation).await);
+            }
             interrupt::stoppable(left.into(), async move || verb.run(&invocation).await)
         }
         Command::Scripthacker(verb) | Command::ScripthackerVerb(verb) => {

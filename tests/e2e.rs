@@ -6,6 +6,7 @@ mod support;
 mod e2e {
     mod address;
     mod clone;
+    mod collecting;
     mod doctor;
     mod enter;
     mod faults;

@@ -21,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("engine", &["spec", "report", "state"]),
     // Programs of others: it knows what runs, not what for.
     ("service", &["report", "state"]),
-    ("registry", &["service", "spec", "report", "state"]),
+    ("registry", &["service", "spec", "report", "state", "failpoint"]),
     // A LAN to try with: it knows nothing of the driver.
     ("lab", &["spec", "report", "state"]),
     ("image", &["engine", "oci", "site", "spec", "report", "state"]),

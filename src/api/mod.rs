@@ -26,6 +26,7 @@
 //! | `GET /v1/containers/{typed}/logs?follow=&lines=` | text, as it comes |
 //! | `POST /v1/containers/{typed}/enter` [`EnterRequest`], upgraded | [`frame`] |
 //! | `GET /v1/leases` | `Vec<LeaseView>` |
+//! | `GET /v1/in-use` | [`InUse`](crate::spec::InUse): what of registries this host uses |
 //! | `GET /v1/doctor` | `Vec<`[`Finding`](crate::report::Finding)`>`; takes some seconds |
 //!
 //! Events are [`report::Event`](crate::report::Event), one JSON object a line, `done` or `failed` last. An answer

@@ -64,6 +64,7 @@ role!(Registryserver in registryserver {
     ShowRegistry => show_registry,
     AddUser => add_user,
     RemoveUser => remove_user,
+    CollectGarbage => collect_garbage,
 });
 
 role!(Scripthacker in scripthacker {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::permit::{Action, permit};
 use super::serve::Counted;
-use super::{App, clones, doctor, enter, events, logs, snapshots, store};
+use super::{App, clones, doctor, enter, events, in_use, logs, snapshots, store};
 use crate::api::{
     API_HEADER, API_VERSION, BODY_LIMIT, ContainerDetail, ContainerView, EnterRequest, LeaseView,
     MakeRequest, Present, PresentRequest, SourceDone, Version, too_large,
@@ -104,6 +104,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/plan", post(show_plan))
         .route("/v1/present", post(present))
         .route("/v1/leases", get(leases))
+        .route("/v1/in-use", get(in_use::show))
         .route("/v1/doctor", get(look_around))
         .layer(map_response(in_our_words))
         .layer(from_fn(same_wire));

@@ -12,6 +12,7 @@ mod push;
 mod root;
 mod trial;
 mod unfinished;
+mod used;
 
 use std::path::{Path, PathBuf};
 

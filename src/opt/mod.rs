@@ -21,6 +21,7 @@ mod layer;
 mod layer_id;
 mod mounts;
 mod person;
+mod published;
 mod staging;
 mod store;
 mod tree;

@@ -4,6 +4,7 @@
 //! writer is stopped, and a login decides who may push, which htpasswd alone cannot.
 
 mod certificate;
+pub mod collect;
 mod configuration;
 pub mod contents;
 mod name;

@@ -85,6 +85,16 @@ impl Place {
         self.root.join("unfinished")
     }
 
+    /// What the last collection of garbage did.
+    pub fn collection(&self) -> PathBuf {
+        self.root.join("collected.json")
+    }
+
+    /// What has lost its last tag to a collection of garbage.
+    pub fn dropped(&self) -> PathBuf {
+        self.root.join("dropped.json")
+    }
+
     /// Makes the directory where it is missing; only root may enter.
     pub fn make(&self) -> Result<()> {
         make_directory(&self.root)

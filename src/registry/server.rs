@@ -171,6 +171,14 @@ impl Server {
         .await
     }
 
+    /// Ends it for a moment: at a boot it starts all the same. What is being sent is sent to the end, within limits.
+    pub async fn pause(self, place: &Place, reporter: &Reporter) -> Result<()> {
+        match service::systemd_runs() {
+            true => run("registry", "systemctl", &["stop", &self.unit()], reporter).await,
+            false => self.stop(place, reporter).await,
+        }
+    }
+
     /// Ends it; what is being sent is sent to the end, within limits. One that does not run is no error.
     pub async fn stop(self, place: &Place, reporter: &Reporter) -> Result<()> {
         if service::systemd_runs() {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::invocation::Invocation;
+use crate::registry::collect::{self, Record};
 use crate::registry::contents::{Repository, bytes, repositories};
 use crate::registry::{Place, SERVERS, Server, Settings, read_certificate, users};
 use crate::report::table::fields;
@@ -41,6 +42,8 @@ struct View {
     authority_end: Option<Timestamp>,
     directory: PathBuf,
     bytes: u64,
+    /// What the last collect-garbage did.
+    last_collection: Option<Record>,
     users: Vec<String>,
     repositories: Vec<Repository>,
 }
@@ -68,6 +71,7 @@ pub async fn run(_: Args, invocation: &Invocation) -> Result<()> {
         authority: place.authority(),
         directory: settings.directory,
         bytes,
+        last_collection: collect::last(&place)?,
         users: users::names(&users).into_iter().map(str::to_owned).collect(),
         repositories,
     };
@@ -102,6 +106,12 @@ fn text(view: &View) -> String {
         ("users", users),
         ("directory", view.directory.display().to_string()),
         ("size", ByteSize(view.bytes).to_string()),
+        (
+            "collected",
+            view.last_collection
+                .as_ref()
+                .map_or_else(|| "never: moorage collect-garbage".to_owned(), collected),
+        ),
     ]);
     if !view.repositories.is_empty() {
         let mut table = Table::new(&["REPOSITORY", "TAGS"]);
@@ -115,6 +125,11 @@ fn text(view: &View) -> String {
         text.push_str(&table.text());
     }
     text
+}
+
+fn collected(last: &Record) -> String {
+    let when = last.when.strftime("%Y-%m-%d %H:%M UTC");
+    format!("{when}: {} tags, {} manifests, {} freed", last.tags, last.manifests, ByteSize(last.bytes))
 }
 
 #[cfg(test)]
@@ -137,6 +152,7 @@ mod tests {
             authority_end: Some(end),
             directory: "/srv/registry".into(),
             bytes: 3 << 30,
+            last_collection: Some(Record { when: end, tags: 2, manifests: 3, blobs: 9, bytes: 4 << 20 }),
             users: Vec::new(),
             repositories: vec![Repository {
                 name: "opt/siem".into(),

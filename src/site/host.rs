@@ -38,6 +38,8 @@ pub struct HostConfig {
     pub archives: Vec<PathBuf>,
     /// Registries images may come from, beside `registry`; local `moorage/…` images always may.
     pub registries: Vec<String>,
+    /// The registry that is told, every hour, what this host uses of it: where publishers push, as root is logged in there.
+    pub in_use_to: Option<String>,
     /// Capabilities a project may ask for beyond the default ones, without `CAP_`.
     pub capabilities: Vec<String>,
     pub limits: HostLimits,
@@ -88,6 +90,7 @@ impl Default for HostConfig {
             mounts: Vec::new(),
             archives: vec!["/usr/local/share/moorage".into()],
             registries: Vec::new(),
+            in_use_to: None,
             capabilities: Vec::new(),
             limits: HostLimits::default(),
             cgroup: "moorage".into(),
@@ -236,6 +239,7 @@ mod tests {
             mounts = ["/data"]
             archives = ["/srv/opt"]
             registries = ["other.corp"]
+            in_use_to = "registry.corp:5001"
             capabilities = ["NET_ADMIN"]
             dhcp_timeout = 20
             on_timeout = "fail"

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod archive;
 pub mod container;
+pub mod in_use;
 pub mod mac;
 pub mod name;
 pub mod network;
@@ -14,6 +15,7 @@ pub mod snapshot;
 pub use address::{Addressing, Fixed};
 pub use archive::{Archive, Digest};
 pub use container::{ContainerSpec, FileSpec, Limits, MountSpec, SourceSpec, Ulimit};
+pub use in_use::InUse;
 pub use mac::{Mac, MacPrefix};
 pub use name::{BadName, ContainerName, Owner};
 pub use reference::Reference;

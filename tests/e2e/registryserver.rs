@@ -1,98 +1,12 @@
 //! The registry that `start-registry` makes, with the real server, and the real Docker Engine as its client over TLS.
 
-use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use rustix::fs::{FlockOperation, flock};
-
-use crate::support::{Outcome, ann, root, world};
-
-/// Not on the loopback network, where Docker trusts everybody. TEST-NET-1 (RFC 5737).
-const ADDRESS: &str = "192.0.2.10";
-const PULL: &str = "192.0.2.10:6443";
-const PUSH: &str = "192.0.2.10:6444";
-const STATE: &str = "/var/lib/moorage/registry";
-
-/// This host, with its address and no registry yet. Whatever was started and installed goes with it; a host has one registry,
-/// so one test at a time has this.
-struct Place {
-    directory: tempfile::TempDir,
-    _lock: File,
-}
-
-impl Place {
-    fn new() -> Place {
-        let lock = File::create(world().join("registryserver.lock")).unwrap();
-        flock(&lock, FlockOperation::LockExclusive).unwrap();
-        let place = Place { directory: tempfile::tempdir().unwrap(), _lock: lock };
-        root().run("ip", &["address", "add", &format!("{ADDRESS}/32"), "dev", "lo"]).ok();
-        place
-    }
-
-    /// With a registry that runs and that this host trusts.
-    fn served() -> Place {
-        let place = Place::new();
-        place.start(&["--name", ADDRESS, "--name", "Registry.Test", "--port", "6443", "--trust"]).ok();
-        place
-    }
-
-    fn start(&self, words: &[&str]) -> Outcome {
-        root().moorage(&[&["start-registry"], words].concat())
-    }
-
-    fn show(&self) -> serde_json::Value {
-        root().moorage(&["show-registry", "--format", "json"]).ok().json()
-    }
-
-    fn add(&self, user: &str, password: &str) -> Outcome {
-        root().shell(&format!("printf '%s\\n' '{password}' | moorage add-user {user}"))
-    }
-
-    /// Docker as somebody whose logins are in the directory of that name.
-    fn docker(&self, who: &str, words: &[&str]) -> Outcome {
-        let config = self.directory.path().join(who);
-        Outcome::of(root().command("docker").env("DOCKER_CONFIG", config).args(words))
-    }
-
-    fn log_in(&self, user: &str, password: &str) -> Outcome {
-        let line = format!("printf %s '{password}' | docker login -u {user} --password-stdin {PUSH}");
-        let config = self.directory.path().join(user);
-        Outcome::of(root().command("sh").env("DOCKER_CONFIG", config).args(["-euc", &line]))
-    }
-
-    /// An image that nobody else has, as `name`.
-    fn image(&self, name: &str) {
-        let tar = self.directory.path().join("ground.tar");
-        root()
-            .shell(&format!(
-                "cd {}; mkdir -p ground; head -c 3000000 /dev/urandom >ground/noise; tar -C ground -cf {1} .; \
-                 docker import {1} {name}",
-                self.directory.path().display(),
-                tar.display()
-            ))
-            .ok();
-    }
-
-    /// The process ids of the servers.
-    fn processes(&self) -> Vec<String> {
-        ["reader", "writer"]
-            .map(|name| std::fs::read_to_string(format!("/run/moorage/registry-{name}.pid")).unwrap())
-            .to_vec()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        root().shell(&format!(
-            "[ ! -e {STATE}/registry.json ] || moorage stop-registry; rm -rf {STATE} /etc/docker/certs.d/*:644?; \
-             ip address del {ADDRESS}/32 dev lo; \
-             docker image ls --format '{{{{.Repository}}}}:{{{{.Tag}}}}' | grep '^{ADDRESS}:644' | xargs -r docker rmi"
-        ));
-    }
-}
+use crate::support::served::{ADDRESS, PULL, PUSH, Place, STATE};
+use crate::support::{ann, root};
 
 fn mode(path: &str) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777

@@ -9,6 +9,7 @@ pub mod machine;
 pub mod person;
 pub mod registry;
 pub mod scene;
+pub mod served;
 pub mod web;
 
 use std::path::PathBuf;
