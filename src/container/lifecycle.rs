@@ -15,14 +15,10 @@ pub async fn engine_container(host: &Host, record: &Record) -> Result<Found> {
     match host.engine.inspect(name).await? {
         Some(found) if found.engine_id == record.engine_id => Ok(found),
         _ => {
-            let again = match record.spec.project.as_str() {
-                "" => format!("make-os-container {}", record.spec.image),
-                project => format!("make-dev-container {project} {}", record.spec.branch),
-            };
             Err(Fault::new(Kind::NotFound, format!("Docker no longer has the container {name}"))
                 .remains(format!("its /opt, below {}", host.directory(name).display()))
                 .next(format!(
-                    "{again} makes it anew on the same /opt, remove-container {name} removes the rest"
+                    "recreate-container {name} makes it anew on the same /opt, remove-container {name} removes the rest"
                 ))
                 .into())
         }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::opt::Person;
 use crate::report::{Fault, Kind};
-use crate::spec::Owner;
+use crate::spec::{ContainerName, Owner};
 
 /// A user inside a container: the same name, uid and gid as on the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +81,34 @@ impl Caller {
         self.groups.iter().any(|(_, name)| name == group)
     }
 
+    /// What `typed` means to this person: their own by its short name, what has that whole name, or a group's by its
+    /// short name. A short name stands for what belongs to that very owner only, whoever else has taken the whole name.
+    pub fn find<T>(
+        &self,
+        typed: &str,
+        get: impl Fn(&ContainerName) -> Result<Option<T>>,
+        owner_of: impl Fn(&T) -> &Owner,
+    ) -> Result<Option<T>> {
+        let short = |owner: Owner| -> Result<Option<T>> {
+            let found = ContainerName::short(typed, &owner).map(|name| get(&name)).transpose()?.flatten();
+            Ok(found.filter(|found| *owner_of(found) == owner))
+        };
+        if let Some(own) = short(Owner::Person(self.account.name.clone()))? {
+            return Ok(Some(own));
+        }
+        if let Ok(whole) = typed.parse()
+            && let Some(found) = get(&whole)?
+        {
+            return Ok(Some(found));
+        }
+        for (_, group) in &self.groups {
+            if let Some(found) = short(Owner::Group(group.clone()))? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
     /// The rights to use when something is opened on the caller's behalf.
     pub fn person(&self) -> Person {
         Person {
@@ -130,7 +158,50 @@ pub fn inside(owner: &Owner, caller: &Caller) -> Result<(Vec<Account>, u32)> {
     }
 }
 
+/// Refuses a name for a container of `owner` that is what a container of somebody else would be called: its address in
+/// the LAN's DNS is what they would look for. Asks the name service: call it where blocking is allowed.
+pub fn nobody_elses(name: &ContainerName, owner: &Owner) -> Result<()> {
+    for label in name.reads_as(owner) {
+        // A label has lost what is no part of one; who is called with a dot or an underscore there is taken for theirs too.
+        for called in [label.to_owned(), label.replacen('-', ".", 1), label.replacen('-', "_", 1)] {
+            let person = User::from_name(&called).context("ask for a person")?.is_some();
+            if person || Group::from_name(&called).context("ask for a group")?.is_some() {
+                let what = format!("the name {name} reads as one of {called}, and is to be {owner}'s");
+                return Err(Fault::new(Kind::Denied, what).next("choose another --name").into());
+            }
+        }
+    }
+    Ok(())
+}
+
 fn unknown(what: &str, name: &str) -> Fault {
     Fault::new(Kind::NotFound, format!("there is no {what} {name} on this host"))
         .next("name another --owner; getent passwd and getent group show who there is")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_name_stands_for_ones_own_whoever_has_taken_the_whole_name() {
+        let account = Account { name: "j-smith".into(), uid: 1000, gid: 1000, group: "j-smith".into() };
+        let caller = Caller { account, groups: vec![(2000, "support".into())], admin: true };
+        let smith = Owner::Person("smith".into());
+        let all = [
+            ("siem-9-2-j-smith", smith.clone()),
+            ("demo-main-j-smith", Owner::Person("j-smith".into())),
+            ("case-7-support", Owner::Group("support".into())),
+            ("case-8-support", Owner::Person("support".into())),
+        ];
+        let find = |typed: &str| {
+            let get = |name: &ContainerName| Ok(all.iter().find(|(known, _)| *known == name.as_str()));
+            caller.find(typed, get, |(_, owner)| owner).unwrap().map(|(name, _)| *name)
+        };
+        assert_eq!(find("siem-9.2"), None);
+        assert_eq!(find("siem-9-2-j-smith"), Some("siem-9-2-j-smith"));
+        assert_eq!(find("demo-main"), Some("demo-main-j-smith"));
+        assert_eq!(find("case-7"), Some("case-7-support"));
+        assert_eq!(find("case-8"), None);
+    }
 }

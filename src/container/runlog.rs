@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
 
-use crate::report::{Event, Reporter};
+use crate::report::{Event, Reporter, escape};
 
 /// The longest log, bytes; how the run ended comes on top.
 const LONGEST: usize = 16 << 20;
@@ -33,7 +33,8 @@ struct Lines {
 
 impl Lines {
     fn write(&mut self, line: &str) {
-        let line = format!("{} {line}\n", jiff::Timestamp::now());
+        // It is read with cat(1), by admins too.
+        let line = format!("{} {}\n", jiff::Timestamp::now(), escape(line));
         let (text, left) = match self.left.checked_sub(line.len()) {
             Some(left) => (line.as_str(), left),
             None if self.left > 0 => ("cut here\n", 0),
@@ -87,7 +88,9 @@ impl RunLog {
         let mut file = &self.lines.lock().unwrap_or_else(PoisonError::into_inner).file;
         let _ = match result {
             Ok(_) => writeln!(file, "{} done", jiff::Timestamp::now()),
-            Err(error) => writeln!(file, "{} failed: {error:#}", jiff::Timestamp::now()),
+            Err(error) => {
+                writeln!(file, "{} failed: {}", jiff::Timestamp::now(), escape(&format!("{error:#}")))
+            }
         };
     }
 
@@ -150,6 +153,16 @@ mod tests {
         assert!(text.len() < LONGEST + 100 && text.len() > LONGEST - (2 << 20), "{}", text.len());
         let last: Vec<&str> = text.lines().rev().take(2).collect();
         assert!(last[0].ends_with(" done") && last[1] == "cut here", "{:?}", last[0]);
+    }
+
+    #[test]
+    fn what_a_terminal_would_act_on_is_spelt_out() {
+        let storage = tempfile::tempdir().unwrap();
+        let log = open(storage.path());
+        log.line("red \u{1b}[31m");
+        log.close::<()>(&Err(anyhow::anyhow!("it said \u{9b}2J")));
+        let text = std::fs::read_to_string(&log.path).unwrap();
+        assert!(text.contains("red \\u{1b}[31m") && text.contains("it said \\u{9b}2J"), "{text}");
     }
 
     #[test]

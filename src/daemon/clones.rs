@@ -14,9 +14,9 @@ use crate::api::{ClonePlan, CloneRequest, CloneResult, MOST_CLONES};
 use crate::container::clone::{self, Cloning, Group, Origin, names};
 use crate::container::runlog::RunLog;
 use crate::container::snapshot::Snapshot;
-use crate::container::{Caller, Record};
+use crate::container::{Caller, Record, blocking, people};
 use crate::report::{Fault, Kind};
-use crate::spec::{ContainerName, Owner};
+use crate::spec::ContainerName;
 
 /// The verb in progress on a clone that is being made. Its source's is [`CLONE`], and short.
 const MAKE: &str = "make";
@@ -97,15 +97,26 @@ pub fn begin(
         let log_path = log.path.to_string_lossy().into_owned();
         let cloning = Cloning { caller, start: request.start, log: log_path, report, cancel };
         async move {
-            let made = match &from {
-                From::Container(source) => all(&app, source, &names, &cloning).await,
-                From::Snapshot(snapshot) => clone::from_snapshot(&app.host, snapshot, &names, &cloning).await,
-            };
+            let made = make(&app, &from, &names, &cloning).await;
             log.close(&made);
             drop(operations);
             made
         }
     }))
+}
+
+async fn make(
+    app: &App,
+    from: &From,
+    names: &[ContainerName],
+    cloning: &Cloning,
+) -> anyhow::Result<CloneResult> {
+    let (wanted, owner) = (names.to_vec(), source_of(from).spec.owner.clone());
+    blocking(move || wanted.iter().try_for_each(|name| people::nobody_elses(name, &owner))).await?;
+    match from {
+        From::Container(source) => all(app, source, names, cloning).await,
+        From::Snapshot(snapshot) => clone::from_snapshot(&app.host, snapshot, names, cloning).await,
+    }
 }
 
 fn source_of(from: &From) -> &Record {
@@ -164,21 +175,21 @@ pub async fn list(
     caller: Caller,
     Path(typed): Path<String>,
 ) -> Answer<Json<Vec<ContainerName>>> {
-    let mut clones: Vec<(ContainerName, ContainerName)> = Vec::new();
-    for (_, record) in app.host.records.all()? {
-        if let Some(cloned) = record.cloned {
-            clones.push((cloned.from, record.spec.name));
-        }
-    }
-    let mut owners = vec![Owner::Person(caller.account.name.clone())];
-    owners.extend(caller.groups.iter().map(|(_, group)| Owner::Group(group.clone())));
-    let sources = owners.iter().flat_map(|owner| ContainerName::candidates(&typed, owner));
-    for source in sources {
-        let of_it: Vec<ContainerName> =
-            clones.iter().filter(|(from, _)| *from == source).map(|(_, name)| name.clone()).collect();
-        if !of_it.is_empty() {
-            return Ok(Json(of_it));
-        }
+    let clones: Vec<Record> = app
+        .host
+        .records
+        .all()?
+        .into_iter()
+        .map(|(_, record)| record)
+        .filter(|r| r.cloned.is_some())
+        .collect();
+    let of = |source: &ContainerName| {
+        let of_it = clones.iter().filter(|clone| clone.cloned.as_ref().is_some_and(|c| c.from == *source));
+        let of_it: Vec<&Record> = of_it.collect();
+        Ok((!of_it.is_empty()).then_some(of_it))
+    };
+    if let Some(found) = caller.find(&typed, of, |of_it| &of_it[0].spec.owner)? {
+        return Ok(Json(found.iter().map(|clone| clone.spec.name.clone()).collect()));
     }
     // It has none, or there is no such container.
     app.permitted(&caller, Action::Show, &typed)?;

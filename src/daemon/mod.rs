@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -82,15 +83,20 @@ pub fn run(args: &Args) -> Result<()> {
         None => log.init(),
     }
     memory::few_arenas();
+    // People reach sockets, logs and views, whatever whoever starts the daemon wants their own files to be.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
     // Two workers serve a whole host, and every thread costs memory for good.
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(64)
         .thread_keep_alive(Duration::from_secs(2))
         .enable_all()
         .build()
-        .context("start the runtime")?
-        .block_on(serve(args))
+        .context("start the runtime")?;
+    let ended = runtime.block_on(serve(args));
+    // A walk through a tree, or a dead server's file, may go on for hours, and nobody waits for it any more.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Records hold host keys and licences: nobody but root enters their directory, whoever made it.

@@ -23,7 +23,7 @@ use crate::api::{
 use crate::container::make::{Make, make};
 use crate::container::plan::{self, Places};
 use crate::container::runlog::RunLog;
-use crate::container::{Caller, Record, check, diff, lifecycle, view};
+use crate::container::{Caller, Record, blocking, check, diff, lifecycle, people, view};
 use crate::report::{Fault, Finding, Kind};
 use crate::spec::plan::Plan;
 use crate::spec::{Archive, ContainerName, Mac, Owner};
@@ -149,17 +149,11 @@ pub(super) fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
 }
 
 impl App {
-    /// The container that `typed` means to `caller`: their own by its short name, the one of that full name, or a
-    /// group's by its short name.
+    /// The container that `typed` means to `caller`.
     fn find(&self, caller: &Caller, typed: &str) -> Result<Record> {
-        let mut owners = vec![Owner::Person(caller.account.name.clone())];
-        owners.extend(caller.groups.iter().map(|(_, group)| Owner::Group(group.clone())));
-        for owner in &owners {
-            for name in ContainerName::candidates(typed, owner) {
-                if let Some(record) = self.host.records.get(name.as_str())? {
-                    return Ok(record);
-                }
-            }
+        let get = |name: &ContainerName| self.host.records.get(name.as_str());
+        if let Some(record) = caller.find(typed, get, |record| &record.spec.owner)? {
+            return Ok(record);
         }
         let mut fault =
             Fault::new(Kind::NotFound, format!("there is no container {typed}")).next("list-containers");
@@ -232,12 +226,16 @@ async fn make_container(
     permit(&caller, Action::Make, owner)?;
     // Checked here too, before a name from outside makes a log file.
     check::check(&request.spec, &app.host.config)?;
+    let (wanted, of) = (request.spec.name.clone(), owner.clone());
+    blocking(move || people::nobody_elses(&wanted, &of)).await?;
     let name = request.spec.name.to_string();
     app.permitted_if_there(&caller, Action::Operate, &name)?;
     let mut operation = app.operations.begin(&name, "make", caller.account.uid).await?;
     // Again, now that nobody else works on it.
-    app.permitted_if_there(&caller, Action::Operate, &name)?;
+    let there = app.permitted_if_there(&caller, Action::Operate, &name)?;
     let gid = match &request.spec.owner {
+        // Whoever makes it once more, its logs are its owner's.
+        _ if there.is_some() => there.map_or(0, |record| record.gid),
         Owner::Group(group) => {
             caller.groups.iter().find(|(_, name)| name == group).map_or(0, |(gid, _)| *gid)
         }

@@ -16,17 +16,29 @@ use crate::api::{
     FromSnapshot, Losses, RecreateRequest, SnapshotNamed, SnapshotRequest, SnapshotView, VerbResult,
 };
 use crate::container::runlog::RunLog;
+use crate::container::settle::settle;
 use crate::container::snapshot::{self, Snapshot};
-use crate::container::{Caller, Record, To, anew, check, losses as lost};
+use crate::container::{Caller, Intent, Record, To, anew, check, losses as lost};
 use crate::report::{Fault, Kind};
-use crate::spec::{ContainerName, Owner, SnapshotName};
+use crate::spec::{ContainerName, SnapshotName};
 
 pub async fn list(State(app): State<Arc<App>>, _: Caller) -> Answer<Json<Vec<SnapshotView>>> {
     Ok(Json(snapshot::all(&app.host)?))
 }
 
-/// Begins `verb` on a container of the caller's, and answers its record as it is then.
+/// Begins `verb` on a container of the caller's, with what was begun on it before brought to its end.
 async fn begun(
+    app: &App,
+    caller: &Caller,
+    typed: &str,
+    verb: &'static str,
+) -> anyhow::Result<(Operation, Record)> {
+    let (operation, record) = looked_up(app, caller, typed, verb).await?;
+    Ok((operation, settle(&app.host, &record).await?))
+}
+
+/// Begins `verb` on a container of the caller's, and answers its record as it is then.
+async fn looked_up(
     app: &App,
     caller: &Caller,
     typed: &str,
@@ -38,7 +50,7 @@ async fn begun(
     let current = app.permitted_if_there(caller, Action::Operate, name)?.ok_or_else(|| {
         Fault::new(Kind::NotFound, format!("{name} was removed just now")).next("list-containers")
     })?;
-    Ok((operation, crate::container::settle::settle(&app.host, &current).await?))
+    Ok((operation, current))
 }
 
 pub async fn take(
@@ -65,14 +77,13 @@ pub async fn take(
 
 /// The snapshot of the container that `typed` means to `caller`; the container may be gone.
 fn find(app: &App, caller: &Caller, typed: &str, name: &SnapshotName) -> anyhow::Result<(String, Snapshot)> {
-    let mut owners = vec![Owner::Person(caller.account.name.clone())];
-    owners.extend(caller.groups.iter().map(|(_, group)| Owner::Group(group.clone())));
-    for container in owners.iter().flat_map(|owner| ContainerName::candidates(typed, owner)) {
-        let key = snapshot::key(&container, name);
-        if let Some(found) = app.host.snapshots.get(&key)? {
-            permit(caller, Action::Operate, &found.of.spec.owner)?;
-            return Ok((key, found));
-        }
+    let get = |container: &ContainerName| {
+        let key = snapshot::key(container, name);
+        Ok(app.host.snapshots.get(&key)?.map(|found| (key, found)))
+    };
+    if let Some((key, found)) = caller.find(typed, get, |(_, found)| &found.of.spec.owner)? {
+        permit(caller, Action::Operate, &found.of.spec.owner)?;
+        return Ok((key, found));
     }
     Err(Fault::new(Kind::NotFound, format!("{typed} has no snapshot {name}")).next("list-snapshots").into())
 }
@@ -133,7 +144,12 @@ pub async fn recreate(
     bytes: bytes::Bytes,
 ) -> Answer<Response> {
     let request: RecreateRequest = body(&bytes)?;
-    let (operation, record) = begun(&app, &caller, &typed, "recreate").await?;
+    let (operation, record) = looked_up(&app, &caller, &typed, "recreate").await?;
+    // Half made anew, from something that is no more: this is the way out.
+    let record = match record.intent {
+        Some(Intent::Anew { .. }) => record,
+        _ => settle(&app.host, &record).await?,
+    };
     let image = image(&app, &record, request)?;
     made_anew(app, operation, (record, To::Image(image)), "recreate")
 }

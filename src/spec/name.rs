@@ -50,12 +50,17 @@ impl ContainerName {
         Ok(ContainerName(format!("{}{tail}", front[..cut].trim_end_matches('-'))))
     }
 
-    /// The names a person may have meant by `typed`, best first: their own short form, then the full name. In this order
-    /// nobody else's container can stand before one's own.
-    pub fn candidates(typed: &str, owner: &Owner) -> Vec<ContainerName> {
-        let own = ContainerName::join(&[typed], owner).ok();
-        let whole = typed.parse().ok();
-        own.into_iter().chain(whole).collect()
+    /// The name of `owner`'s container that `typed` is short for; it may be the name of somebody else's too.
+    pub fn short(typed: &str, owner: &Owner) -> Option<ContainerName> {
+        ContainerName::join(&[typed], owner).ok()
+    }
+
+    /// Every owner's label, longer than `owner`'s own, that this name ends with as well: `siem-9-2-j-smith` of `smith`
+    /// reads as `j-smith`'s.
+    pub fn reads_as(&self, owner: &Owner) -> impl Iterator<Item = &str> {
+        let own = owner.label().len();
+        let ends = self.0.match_indices('-').map(|(dash, _)| &self.0[dash + 1..]);
+        ends.filter(move |end| end.len() > own && end.len() <= OWNER_LONGEST)
     }
 
     pub fn as_str(&self) -> &str {
@@ -205,17 +210,21 @@ mod tests {
     fn a_branch_with_a_dot_makes_one_label() {
         let name = ContainerName::join(&["siem", "9.2"], &ann()).unwrap();
         assert_eq!(name.as_str(), "siem-9-2-ann");
-        assert_eq!(ContainerName::candidates("siem-9.2", &ann()).len(), 1);
+        assert_eq!(ContainerName::short("siem-9.2", &ann()), Some(name));
     }
 
     #[test]
-    fn the_own_short_form_comes_before_the_literal_name() {
-        let names = |typed: &str| {
-            let names = ContainerName::candidates(typed, &ann());
-            names.iter().map(ToString::to_string).collect::<Vec<_>>()
+    fn a_name_may_read_as_that_of_another_owner() {
+        let reads_as = |name: &str, owner: Owner| {
+            let name: ContainerName = name.parse().unwrap();
+            name.reads_as(&owner).map(str::to_owned).collect::<Vec<_>>()
         };
-        assert_eq!(names("siem-9-2-ann"), ["siem-9-2-ann-ann", "siem-9-2-ann"]);
-        assert_eq!(names("siem-9.2"), ["siem-9-2-ann"]);
+        let smith = Owner::Person("smith".into());
+        assert_eq!(reads_as("siem-9-j-smith", smith.clone()), ["9-j-smith", "j-smith"]);
+        assert!(reads_as("siem-smith", smith).is_empty());
+        assert!(reads_as("siem-j-smith", Owner::Person("j-smith".into())).is_empty());
+        let long = format!("{}-x-ann", "a".repeat(40));
+        assert_eq!(reads_as(&long, ann()), ["x-ann"]);
     }
 
     #[test]

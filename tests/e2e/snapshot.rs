@@ -8,6 +8,13 @@ fn docker(arguments: &[&str]) -> String {
     root().run("docker", arguments).ok().stdout.trim().to_owned()
 }
 
+/// The image that a snapshot's root filesystem is in.
+fn root_of(name: &str, snapshot: &str) -> String {
+    let record = std::fs::read(format!("/var/lib/moorage/snapshots/{name}.{snapshot}.json")).unwrap();
+    let record: Value = serde_json::from_slice(&record).unwrap();
+    format!("moorage-root/{}", record["root"]["key"].as_str().unwrap())
+}
+
 fn snapshots(scene: &Scene) -> Vec<Value> {
     let list = ann().moorage(&["list-snapshots", "--format", "json"]).ok().json();
     let ours = |one: &&Value| one["container"].as_str().unwrap().starts_with(&scene.project);
@@ -114,10 +121,62 @@ fn a_container_made_anew_keeps_what_it_is_and_loses_what_was_said() {
     bob().moorage(&["recreate-container", &name, "--yes"]).ends(6).helps();
 }
 
+#[test]
+fn a_snapshot_whose_image_somebody_removed_leaves_the_container_as_it_is() {
+    let scene = Scene::with_product("pruned");
+    let made = scene.make(&ann(), &[]);
+    let name = made.name();
+    set(&scene, &name, "mine");
+    take(&name, "first");
+    docker(&["rmi", "-f", &root_of(&name, "first")]);
+    restore(&name, "first").ends(3).says("is gone from Docker").helps();
+    // No verb is bound to what could not be done.
+    assert_eq!(scene.containers()[0]["state"], "running");
+    scene.ssh(&ann(), &made, "cat /etc/state").ok().says("mine");
+    ann().moorage(&["restart-container", &name]).ok();
+    remove(&name, "first").ok();
+    ann().moorage(&["recreate-container", &name, "--yes"]).ok();
+}
+
+#[test]
+fn a_container_that_docker_has_lost_is_made_anew_on_its_opt() {
+    let scene = Scene::with_product("lost");
+    let made = scene.make(&ann(), &["--name", "lost-one"]);
+    let name = made.name();
+    set(&scene, &name, "mine");
+    docker(&["rm", "-f", &name]);
+    let next = format!("recreate-container {name} makes it anew");
+    ann().moorage(&["start-container", &name]).ends(4).says(&next).helps();
+    ann().moorage(&["recreate-container", &name, "--yes"]).ok();
+    ann().moorage(&["start-container", &name]).ok();
+    scene.ssh(&ann(), &made, "cat /opt/home/ann/state; test ! -e /etc/state").ok().says("mine");
+    assert_eq!(docker(&["exec", &name, "cat", "/sys/class/net/eth0/address"]), made.mac());
+}
+
 /// These kill the daemon.
 mod alone {
     use super::*;
     use crate::support::machine::{Daemons, daemon_with_failpoint, world};
+
+    #[test]
+    fn a_restore_begun_for_what_is_gone_since_is_given_up() {
+        let scene = Scene::with_product("prunedlate");
+        let made = scene.make(&ann(), &[]);
+        let name = made.name();
+        set(&scene, &name, "mine");
+        take(&name, "first");
+        let _daemons = Daemons;
+        let root = root_of(&name, "first");
+        world("stop", "daemon");
+        daemon_with_failpoint("anew-begun");
+        restore(&name, "first").ends(1).says("daemon went away").helps();
+        world("kill9", "daemon");
+        docker(&["rmi", "-f", &root]);
+        world("start", "daemon");
+        ann().moorage(&["start-container", &name]).ok();
+        scene.ssh(&ann(), &made, "cat /etc/state").ok().says("mine");
+        remove(&name, "first").ok();
+    }
 
     #[test]
     fn a_restore_that_was_killed_is_gone_through_with() {

@@ -34,6 +34,18 @@ fn a_device_made_inside_opens_nothing() {
 }
 
 #[test]
+fn a_name_that_reads_as_anothers_is_refused() {
+    let scene = Scene::with_product("reads");
+    // There is a person called x-bob.
+    let theirs = format!("{}-x", scene.project);
+    scene.try_make(&bob(), &["--name", &theirs]).ends(6).says("reads as one of x-bob").helps();
+    let clones = format!("{}-1-x", scene.project);
+    let made = scene.make(&bob(), &[]);
+    bob().moorage(&["clone-container", &made.name(), "--name", &clones]).ends(6).says("x-bob").helps();
+    assert_eq!(scene.containers().len(), 1);
+}
+
+#[test]
 fn the_store_and_the_merged_trees_are_reached_by_nobody() {
     let scene = Scene::with_product("store");
     let made = scene.make(&ann(), &[]);

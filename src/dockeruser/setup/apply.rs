@@ -18,6 +18,8 @@ use super::site;
 const UNITS: [&str; 3] = ["moorage.socket", "moorage-plugin.socket", "moorage.service"];
 
 pub async fn apply(host: &Host, steps: &[Step], reporter: &Reporter) -> Result<()> {
+    // Everybody reads the configuration and the site, whatever root wants its own files to be.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     for step in steps {
         let text = step.text();
         if step.is_slow() {
@@ -76,6 +78,9 @@ async fn install_engine(reporter: &Reporter) -> Result<()> {
     }
 }
 
+/// Says of itself whose it is.
+const POLICY: &str = "#!/bin/sh\n# moorage setup: no service starts while packages are installed; removed at its end.\nexit 101\n";
+
 /// What tells Debian's packages not to start the services they bring (invoke-rc.d(8)), while it lives: where no systemd
 /// looks after them, they would be nobody's.
 struct KeptDown(Option<&'static Path>);
@@ -83,10 +88,12 @@ struct KeptDown(Option<&'static Path>);
 impl KeptDown {
     fn begin() -> Result<KeptDown> {
         let policy = Path::new("/usr/sbin/policy-rc.d");
-        if Path::new("/run/systemd/system").exists() || policy.exists() {
+        // One of ours that a killed setup left is taken over, an admin's is not.
+        let foreign = fs::read_to_string(policy).is_ok_and(|text| text != POLICY);
+        if Path::new("/run/systemd/system").exists() || foreign {
             return Ok(KeptDown(None));
         }
-        fs::write(policy, "#!/bin/sh\nexit 101\n").with_context(|| format!("write {}", policy.display()))?;
+        fs::write(policy, POLICY).with_context(|| format!("write {}", policy.display()))?;
         let kept = KeptDown(Some(policy));
         fs::set_permissions(policy, fs::Permissions::from_mode(0o755))?;
         Ok(kept)
@@ -174,6 +181,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let host = Host::at(root.path());
         fs::create_dir_all(root.path().join("usr/local/bin")).unwrap();
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
         let program = root.path().join("program");
         fs::write(&program, "program").unwrap();
         let steps = [
@@ -187,6 +195,7 @@ mod tests {
         assert_eq!(host.text(super::super::observe::SPEC).unwrap().unwrap(), "unix:///x\n");
         let mode = |path: &str| fs::metadata(host.path(path)).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(super::super::observe::SPEC), 0o644);
+        assert_eq!(mode("/etc/docker/plugins"), 0o755);
         assert_eq!(mode(PROGRAM), 0o755);
         assert_eq!(host.text("/usr/local/bin/list-containers").unwrap().unwrap(), "program");
     }

@@ -60,7 +60,7 @@ pub(super) const DEFAULT_NETWORK: &str = "lan";
 
 pub fn plan(args: &Args, seen: &Seen) -> Result<Vec<Step>> {
     let parent = chosen_parent(args, seen)?;
-    check_configured(args, &seen.configured)?;
+    check_configured(args, seen)?;
     if let Some(parent) = &parent {
         check_network(args, seen, parent)?;
     }
@@ -127,16 +127,20 @@ fn chosen_parent(args: &Args, seen: &Seen) -> Result<Option<String>> {
     }
 }
 
-/// The configuration is the admin's once it is there: what was asked for must not contradict it.
-fn check_configured(args: &Args, configured: &Configured) -> Result<()> {
-    let line = match configured {
-        Configured { parent: None, .. } => return Ok(()),
-        Configured { network, .. } if network.as_deref().unwrap_or(DEFAULT_NETWORK) != args.network => {
+/// The configuration is the admin's once it is there: what was asked for is written there by them, or it would hold for
+/// this once and no longer.
+fn check_configured(args: &Args, seen: &Seen) -> Result<()> {
+    let Configured { parent, network, site, address, .. } = &seen.configured;
+    let line = match &args.parent {
+        _ if matches!(seen.files.get(CONFIG), None | Some(None)) => return Ok(()),
+        // Another parent than the configured one is refused before.
+        Some(asked) if parent.is_none() => format!("parent = \"{asked}\""),
+        Some(_) if address.as_deref().is_some_and(|kind| kind != "dhcp") => "address = \"dhcp\"".to_owned(),
+        None if args.no_lan && address.is_none() => "address = \"nat\"".to_owned(),
+        _ if parent.is_some() && network.as_deref().unwrap_or(DEFAULT_NETWORK) != args.network => {
             format!("network = \"{}\"", args.network)
         }
-        Configured { site, .. } if args.site_repo.is_some() && site.as_deref() != Some(SITE) => {
-            format!("site = \"{SITE}\"")
-        }
+        _ if args.site_repo.is_some() && site.as_deref() != Some(SITE) => format!("site = \"{SITE}\""),
         _ => return Ok(()),
     };
     Err(Fault::new(Kind::Differs, format!("{CONFIG} does not say {line}"))
