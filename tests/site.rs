@@ -170,6 +170,25 @@ fn every_mistake_in_a_file_says_where_and_what() {
     assert_eq!(listed.kind, Kind::Usage);
 }
 
+#[test]
+fn the_command_line_says_the_address_then_the_branch_then_the_project_then_the_host() {
+    let directory = tempfile::tempdir().unwrap();
+    let projects = directory.path().join("dockeruser/projects");
+    std::fs::create_dir_all(&projects).unwrap();
+    let text = "[defaults]\nimage = \"demo\"\naddress = \"nat\"\n\
+                [[branch]]\nmatch = \"fixed\"\naddress = \"10.0.0.5/24@10.0.0.1\"\n[[branch]]\nmatch = \"*\"\n";
+    std::fs::write(projects.join("p.toml"), text).unwrap();
+    std::fs::write(projects.join("q.toml"), "[defaults]\nimage = \"demo\"\n").unwrap();
+    let host = HostConfig { address: "none".parse().unwrap(), ..HostConfig::default() };
+    let site = Site::load(Some(directory.path()), host).unwrap();
+    let kind = |request: &Request| site.resolve(request).unwrap().address.to_string();
+    assert_eq!(kind(&request("p", "fixed")), "10.0.0.5/24@10.0.0.1");
+    assert_eq!(kind(&request("p", "main")), "nat");
+    assert_eq!(kind(&request("q", "main")), "none");
+    let asked = Request { address: Some("dhcp".parse().unwrap()), ..request("p", "fixed") };
+    assert_eq!(kind(&asked), "dhcp");
+}
+
 /// Every key that a wrong one is answered with is in docs/site.md.
 #[test]
 fn the_documentation_knows_every_key() {

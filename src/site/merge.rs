@@ -25,6 +25,7 @@ pub(super) fn merge(defaults: &Settings, branch: &Settings) -> Settings {
         mounts: above.mounts.or(below.mounts),
         licence: above.licence.or(below.licence),
         capabilities: above.capabilities.or(below.capabilities),
+        address: above.address.or(below.address),
         setup: above.setup.or(below.setup),
         ready: above.ready.or(below.ready),
         patches: over(below.patches, above.patches),

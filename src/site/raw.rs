@@ -43,6 +43,7 @@ pub(super) struct Settings {
     pub mounts: Option<Vec<Text>>,
     pub licence: Option<Many<RawLicence>>,
     pub capabilities: Option<Vec<Text>>,
+    pub address: Option<Text>,
     pub setup: Option<Many<String>>,
     pub ready: Option<Text>,
     #[serde(default)]

@@ -21,7 +21,7 @@ pub struct Request {
     pub name: Option<String>,
     /// Beyond those of the project.
     pub mounts: Vec<MountSpec>,
-    /// The host's usual kind where absent.
+    /// The project's kind where absent, else the host's usual one.
     pub address: Option<Addressing>,
     /// Who asks.
     pub user: String,
@@ -104,7 +104,7 @@ impl Site {
             setup: valid.setup,
             ready: valid.ready,
             network: self.host.network.clone(),
-            address: request.address.unwrap_or(self.host.address),
+            address: request.address.or(valid.address).unwrap_or(self.host.address),
         })
     }
 

@@ -10,8 +10,9 @@ use super::shape::{Many, RawArchive};
 use super::substitute::{Values, substitute};
 use super::text::Source;
 use crate::report::Fault;
+use crate::spec::address::BadAddress;
 use crate::spec::container::ULIMITS;
-use crate::spec::{Archive, ByteSize, Limits, MountSpec, SourceSpec, Ulimit};
+use crate::spec::{Addressing, Archive, ByteSize, Limits, MountSpec, SourceSpec, Ulimit};
 
 /// The valid settings of one branch.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub(super) struct Validated {
     pub mounts: Vec<MountSpec>,
     pub licences: Vec<Licence>,
     pub capabilities: Vec<String>,
+    /// The host's usual kind where absent.
+    pub address: Option<Addressing>,
     pub setup: Vec<String>,
     pub ready: Option<String>,
     pub patches: BTreeMap<String, Vec<Archive>>,
@@ -65,6 +68,7 @@ pub(super) fn validate(
         mounts: check.mounts(settings)?,
         licences: check.each(settings.licence.as_ref(), Check::licence)?,
         capabilities: check.capabilities(settings)?,
+        address: check.address(settings)?,
         setup: check.each(settings.setup.as_ref(), |check, step, span| check.substituted(step, span))?,
         ready: settings.ready.as_ref().map(|ready| check.text(ready)).transpose()?,
         patches: settings
@@ -188,6 +192,14 @@ impl Check<'_> {
             mount(&self.text(text)?).map_err(|why| self.source.fault(Some(text.span()), &why))
         };
         settings.mounts.iter().flatten().map(one).collect()
+    }
+
+    fn address(&self, settings: &Settings) -> Result<Option<Addressing>, Fault> {
+        let one = |text: &Spanned<String>| {
+            let kind = text.get_ref().parse();
+            kind.map_err(|bad: BadAddress| self.source.fault(Some(text.span()), &bad.to_string()))
+        };
+        settings.address.as_ref().map(one).transpose()
     }
 
     fn capabilities(&self, settings: &Settings) -> Result<Vec<String>, Fault> {

@@ -55,6 +55,34 @@ fn without_an_address_there_is_only_the_loopback() {
 }
 
 #[test]
+fn a_project_or_its_branch_says_which_kind_and_the_command_line_says_it_last() {
+    let scene = Scene::new("projectaddress");
+    let file = |address: &str| {
+        format!(
+            "[defaults]\nimage = \"demo\"\naddress = \"none\"\n[[branch]]\nmatch = \"ma*\"\n{address}\n[[branch]]\nmatch = \"*\"\n"
+        )
+    };
+    // A word that is none is found before anything is made, with its place.
+    scene.raw(&file("address = \"wifi\""));
+    scene.try_make(&ann(), &[]).ends(2).says(&format!("{}.toml:6:", scene.project)).says("\"wifi\"");
+    ann().moorage(&["scripthacker", "check-site", "--site", scene.site()]).ends(2).says("\"wifi\"");
+
+    scene.raw(&file("address = \"10.86.0.8/24@10.86.0.1\""));
+    let made = scene.make(&ann(), &[]);
+    assert_eq!(made.address(), "10.86.0.8");
+    root().run("ping", &["-c", "1", "-W", "2", "10.86.0.8"]).ok();
+    scene.remove_all();
+
+    let other = scene.make(&ann(), &["--address", "nat"]);
+    assert_eq!(scene.containers()[0]["network"], "nat");
+    assert!(other.address().starts_with("172."), "{}", other.address());
+    scene.remove_all();
+
+    scene.raw(&file(""));
+    assert!(scene.make(&ann(), &[]).0["container"]["address"].is_null());
+}
+
+#[test]
 fn what_is_no_address_is_refused_before_anything_is_done() {
     let scene = Scene::with_product("noaddress");
     for bad in ["wifi", "10.86.0.9", "10.86.0.0/24"] {
