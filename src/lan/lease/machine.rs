@@ -3,15 +3,19 @@
 //!
 //! A parked lease is renewed too, in the form of INIT-REBOOT: nobody answers ARP for a parked address, so a server's
 //! unicast answer would not arrive, and a server may check.
+//!
+//! Here is what it does on each event; `asking` has what it sends, `ending` how an address goes.
+
+mod asking;
+mod ending;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use dhcproto::v4::MessageType;
 use serde::{Deserialize, Serialize};
 
 use super::grant::{Grant, Lease};
-use super::packet::{Packet, To};
+use super::packet::Packet;
 use super::reply::{Answer, Reply};
 use super::retry::{backoff, halfway};
 use crate::lan::clock::Boottime;
@@ -22,11 +26,6 @@ use crate::spec::{Fixed, Mac};
 const REQUEST_TRIES: u32 = 4;
 /// Unanswered INIT-REBOOT requests before a lease that is still good is used as it is (RFC 2131, 3.2).
 const REBOOT_TRIES: u32 = 2;
-
-/// RFC 2131, 3.1.5, and RFC 5227, 1.1.
-const AFTER_DECLINE: Duration = Duration::from_secs(10);
-const MAX_CONFLICTS: u32 = 10;
-const RATE_LIMIT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Where a lease stands (RFC 2131, figure 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -250,22 +249,6 @@ impl Machine {
         }
     }
 
-    fn release(&mut self, dice: u32, out: &mut Vec<Action>) {
-        if let Some(Lease { grant, .. }) = self.lease.take() {
-            out.push(Action::Send(Packet {
-                kind: MessageType::Release,
-                xid: dice,
-                secs: 0,
-                ciaddr: grant.address,
-                requested: None,
-                server: Some(grant.server),
-                to: To::Server { address: grant.server, via: grant.via },
-            }));
-        }
-        self.state = State::Init;
-        self.wake = None;
-    }
-
     fn timer(&mut self, now: Boottime, dice: u32, out: &mut Vec<Action>) {
         if self.lease.as_ref().is_some_and(|lease| lease.expired(now)) {
             self.drop_expired(now, out);
@@ -335,49 +318,6 @@ impl Machine {
         self.rest(now, dice, out);
     }
 
-    fn refused(&mut self, reply: Reply, now: Boottime, dice: u32, out: &mut Vec<Action>) {
-        let said = reply.message.map(|text| format!(": {text}")).unwrap_or_default();
-        let why = format!("refused by the DHCP server{said}");
-        match self.lease.take() {
-            Some(lease) => out.push(Action::Lost { address: lease.grant.address, why }),
-            None => out.push(Action::Note(why)),
-        }
-        self.wish = None;
-        self.offer = None;
-        self.naks += 1;
-        if self.naks == 1 {
-            return self.discover(now, dice, out);
-        }
-        // A server that offers and then refuses must not be asked as fast as it answers.
-        self.state = State::Init;
-        self.wake = Some(now.after(backoff(self.naks - 2, dice)));
-    }
-
-    /// Somebody else uses the address (RFC 2131, 3.1.5): the server learns it and grants another.
-    fn conflict(&mut self, by: Mac, now: Boottime, dice: u32, out: &mut Vec<Action>) {
-        let Some(Lease { grant, .. }) = self.lease.take() else { return };
-        out.push(Action::Send(Packet {
-            kind: MessageType::Decline,
-            xid: dice,
-            secs: 0,
-            ciaddr: Ipv4Addr::UNSPECIFIED,
-            requested: Some(grant.address),
-            server: Some(grant.server),
-            to: To::Everybody,
-        }));
-        out.push(Action::Lost { address: grant.address, why: format!("{by} uses it too") });
-        self.wish = None;
-        self.offer = None;
-        self.conflicts += 1;
-        if self.conflicts == 1 {
-            return self.discover(now, dice, out);
-        }
-        // "SHOULD wait a minimum of ten seconds" against loops; RFC 5227, 2.1.1: after ten, a minute.
-        self.state = State::Init;
-        let wait = if self.conflicts < MAX_CONFLICTS { AFTER_DECLINE } else { RATE_LIMIT_INTERVAL };
-        self.wake = Some(now.after(wait));
-    }
-
     /// No server answers, and the lease is still good.
     fn fall_back(&mut self, now: Boottime, dice: u32, out: &mut Vec<Action>) {
         self.state = State::Bound;
@@ -388,15 +328,6 @@ impl Machine {
             Some(t1) if t1 > now => Some(t1),
             _ => end.map(|end| halfway(now, Some(end))).or(Some(now.after(backoff(4, dice)))),
         };
-    }
-
-    fn drop_expired(&mut self, now: Boottime, out: &mut Vec<Action>) {
-        if self.lease.as_ref().is_some_and(|lease| lease.expired(now))
-            && let Some(lease) = self.lease.take()
-        {
-            let why = "its lease ran out and no server renewed it".into();
-            out.push(Action::Lost { address: lease.grant.address, why });
-        }
     }
 
     fn past_t2(&self, now: Boottime) -> bool {
@@ -422,63 +353,5 @@ impl Machine {
         };
         self.begin(next, now, dice);
         self.transmit(now, dice, out);
-    }
-
-    fn discover(&mut self, now: Boottime, dice: u32, out: &mut Vec<Action>) {
-        self.begin(State::Selecting, now, dice);
-        self.transmit(now, dice, out);
-    }
-
-    fn begin(&mut self, state: State, now: Boottime, dice: u32) {
-        self.state = state;
-        self.offer = None;
-        self.exchange = Exchange { xid: dice, began: now, requested: now, tries: 0 };
-    }
-
-    /// Sends what the state says and sets the alarm for its answer.
-    fn transmit(&mut self, now: Boottime, dice: u32, out: &mut Vec<Action>) {
-        let Some(packet) = self.packet(now) else { return };
-        out.push(Action::Send(packet));
-        let expiry = self.lease.as_ref().and_then(Lease::expiry);
-        let wake = match self.state {
-            State::Renewing => halfway(now, self.lease.as_ref().and_then(Lease::t2)),
-            State::Rebinding => halfway(now, expiry),
-            // A short wait, as somebody waits for the container and an old lease will do.
-            State::Rebooting => now.after(backoff(0, dice)),
-            _ => now.after(backoff(self.exchange.tries, dice)),
-        };
-        self.wake = Some(expiry.map_or(wake, |end| wake.min(end)));
-        self.exchange.tries += 1;
-    }
-
-    fn packet(&self, now: Boottime) -> Option<Packet> {
-        let held = self.lease.as_ref().map(|lease| &lease.grant);
-        let base = Packet {
-            kind: MessageType::Request,
-            xid: self.exchange.xid,
-            secs: now.since(self.exchange.began).as_secs().min(u64::from(u16::MAX)) as u16,
-            ciaddr: Ipv4Addr::UNSPECIFIED,
-            requested: None,
-            server: None,
-            to: To::Everybody,
-        };
-        Some(match self.state {
-            State::Init | State::Bound | State::Static => return None,
-            State::Selecting => Packet { kind: MessageType::Discover, requested: self.wish, ..base },
-            State::Requesting => {
-                let offer = self.offer.as_ref()?;
-                Packet { requested: Some(offer.address), server: Some(offer.server), ..base }
-            }
-            State::Rebooting => Packet { requested: Some(held?.address), ..base },
-            State::Renewing | State::Rebinding if !self.attached => {
-                Packet { requested: Some(held?.address), ..base }
-            }
-            State::Renewing => {
-                let held = held?;
-                let to = To::Server { address: held.server, via: held.via };
-                Packet { ciaddr: held.address, to, ..base }
-            }
-            State::Rebinding => Packet { ciaddr: held?.address, ..base },
-        })
     }
 }
