@@ -10,11 +10,13 @@ mod e2e {
     mod doctor;
     mod enter;
     mod faults;
+    mod handed;
     mod killed;
     mod lifecycle;
     mod list;
     mod make;
     mod names;
+    mod plain;
     mod recovery;
     mod registry;
     mod registryserver;

@@ -176,6 +176,13 @@ pub struct LeaseView {
     pub state: String,
     pub address: Option<Ipv4Addr>,
     pub server: Option<Ipv4Addr>,
+    /// What is handed on to the container: DNS servers, search list, time servers.
+    #[serde(default)]
+    pub dns: Vec<Ipv4Addr>,
+    #[serde(default)]
+    pub search: Vec<String>,
+    #[serde(default)]
+    pub ntp: Vec<Ipv4Addr>,
     /// `None`: never, or no address yet.
     pub expires: Option<jiff::Timestamp>,
     /// Whether a running container uses it; otherwise it is kept for one that is stopped.

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 
 use super::identity::{authorized_keys, below_opt, own_files, root_files};
-use super::{Caller, Host, Record, check, clone, slice};
+use super::{Caller, Host, Record, check, clone, handed_on, slice};
 use crate::api::SourceDone;
 use crate::engine::{Create, File, Image, ImageFacts, Init, Place, View, Volume, root_image};
 use crate::lan::LeaseView;
@@ -184,6 +184,7 @@ pub async fn engine_container(
     if let Some(cloned) = &record.cloned {
         files.extend(clone::group::root_files(record, cloned, facts, origin.root_keys.as_deref()));
     }
+    files.extend(lease.map(handed_on::files).unwrap_or_default());
     let name = record.spec.name.as_str();
     if let Some(other) = host.engine.inspect(name).await? {
         if other.id != record.id {

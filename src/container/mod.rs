@@ -7,6 +7,7 @@ pub mod anew;
 pub mod check;
 pub mod clone;
 pub mod diff;
+pub mod handed_on;
 pub mod identity;
 mod last_words;
 pub mod lifecycle;

@@ -1,5 +1,6 @@
-//! A specification for the unit tests of this module.
+//! A specification and a lease for the unit tests of this module.
 
+use crate::lan::LeaseView;
 use crate::spec::ContainerSpec;
 
 pub fn spec() -> ContainerSpec {
@@ -16,4 +17,14 @@ pub fn spec() -> ContainerSpec {
         "network": "lan",
     });
     serde_json::from_value(json).expect("the sample is a specification")
+}
+
+pub fn lease() -> LeaseView {
+    let json = serde_json::json!({
+        "network": "n", "parent": "eth0", "mac": "02:00:00:00:00:01", "hostname": "siem-9-2-ann", "pinned": true,
+        "state": "bound", "address": "10.0.0.5", "prefix": 24, "gateway": "10.0.0.1", "dns": ["10.0.0.1"],
+        "domain": "corp.example", "search": ["corp.example"], "server": "10.0.0.1", "expires": null,
+        "attached": true, "last": null,
+    });
+    serde_json::from_value(json).expect("the sample is a lease")
 }

@@ -7,6 +7,7 @@ mod doctor;
 mod enter;
 mod events;
 mod given_up;
+mod handed_on;
 mod in_use;
 mod listen;
 mod logs;
@@ -155,6 +156,7 @@ async fn serve(args: &Args) -> Result<()> {
     let recovery = tokio::spawn(recover::recover(app.clone(), stop.clone()));
     let starting = tokio::spawn(given_up::start(app.clone(), stop.clone()));
     let telling = tokio::spawn(in_use::tell(app.clone(), stop.clone()));
+    let handing = tokio::spawn(handed_on::keep(app.clone(), stop.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), run = %args.run.display(), "moorage is up");
 
@@ -172,6 +174,7 @@ async fn serve(args: &Args) -> Result<()> {
     recovery.abort();
     starting.abort();
     telling.abort();
+    handing.abort();
     serving.iter().for_each(tokio::task::JoinHandle::abort);
     listen::close(&sockets.made);
     Ok(())

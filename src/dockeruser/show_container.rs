@@ -52,6 +52,10 @@ fn text(detail: &ContainerDetail, now: Timestamp) -> String {
         let part = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
         format!("{} {}", part("at"), part("text"))
     });
+    let granted = |key: &str| {
+        let values = detail.lease.iter().filter_map(|lease| lease[key].as_array()).flatten();
+        values.filter_map(|value| value.as_str()).collect::<Vec<_>>().join(" ")
+    };
     let all = [
         ("name", container.name.to_string()),
         ("owner", container.owner.to_string()),
@@ -63,6 +67,9 @@ fn text(detail: &ContainerDetail, now: Timestamp) -> String {
         ("IPv6", lines(container.ipv6.iter().map(ToString::to_string).collect())),
         ("MAC", container.mac.to_string()),
         ("network", container.network.clone()),
+        ("DNS servers", granted("dns")),
+        ("search list", granted("search")),
+        ("NTP servers", granted("ntp")),
         ("lease", lines(journal.collect())),
         ("ssh", ssh),
         ("host key", detail.host_key.clone()),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -108,6 +109,20 @@ pub struct Found {
     pub image_id: String,
     /// Address and MAC on Docker's bridge, while it runs there.
     pub bridge: Option<(Ipv4Addr, Mac)>,
+    /// How it finds names; known after `inspect`.
+    pub names: Names,
+}
+
+/// How a container finds names, as the engine has it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Names {
+    /// What it was created with: the engine's own resolver (127.0.0.11) asks these.
+    pub dns: Vec<Ipv4Addr>,
+    pub search: Vec<String>,
+    /// The file that is its `/etc/resolv.conf`, on the host.
+    pub file: Option<PathBuf>,
+    /// Whether the engine knew a router when it was started. Without one its resolver asks nobody.
+    pub routed: bool,
 }
 
 impl Create {
@@ -302,6 +317,16 @@ impl Engine {
         let Some(seen) = found(answer, format!("look at the container {name}"))? else { return Ok(None) };
         let state = seen.state.unwrap_or_default();
         let labels = seen.config.and_then(|config| config.labels).unwrap_or_default();
+        let host = seen.host_config.unwrap_or_default();
+        let networks = seen.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+        let routed =
+            networks.values().any(|one| one.gateway.as_ref().is_some_and(|router| !router.is_empty()));
+        let names = Names {
+            dns: host.dns.iter().flatten().filter_map(|server| server.parse().ok()).collect(),
+            search: host.dns_search.unwrap_or_default(),
+            file: seen.resolv_conf_path.filter(|path| !path.is_empty()).map(PathBuf::from),
+            routed,
+        };
         Ok(Some(Found {
             engine_id: seen.id.unwrap_or_default(),
             name: name.to_owned(),
@@ -309,7 +334,8 @@ impl Engine {
             running: state.running.unwrap_or_default(),
             pid: state.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0),
             image_id: seen.image.unwrap_or_default(),
-            bridge: seen.network_settings.and_then(|settings| on_the_bridge(settings.networks?)),
+            bridge: on_the_bridge(networks),
+            names,
         }))
     }
 
@@ -336,52 +362,10 @@ impl Engine {
                 pid: None,
                 image_id: seen.image_id.unwrap_or_default(),
                 bridge: seen.network_settings.and_then(|settings| on_the_bridge(settings.networks?)),
+                names: Names::default(),
             })
             .collect())
     }
-}
-
-/// A container that dockerd did not start again though its restart policy says so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GivenUp {
-    pub name: String,
-    /// dockerd's words.
-    pub why: String,
-}
-
-impl Engine {
-    /// The containers, whoever made them, that dockerd would have started again if our drivers had been there.
-    pub async fn given_up(&self) -> Result<Vec<GivenUp>> {
-        let filters: HashMap<&str, Vec<&str>> = [("status", vec!["exited"])].into();
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let docker = self.docker().await?;
-        let all = docker.list_containers(Some(options)).await.map_err(|e| fault(e, "list the containers"))?;
-        let mut given_up = Vec::new();
-        for id in all.into_iter().filter_map(|seen| seen.id) {
-            let answer = docker.inspect_container(&id, None).await;
-            let Some(seen) = found(answer, format!("look at the container {id}"))? else { continue };
-            let policy = seen.host_config.and_then(|host| host.restart_policy?.name);
-            let wanted = matches!(
-                policy,
-                Some(
-                    RestartPolicyNameEnum::ALWAYS
-                        | RestartPolicyNameEnum::UNLESS_STOPPED
-                        | RestartPolicyNameEnum::ON_FAILURE
-                )
-            );
-            let why = seen.state.and_then(|state| state.error).unwrap_or_default();
-            if wanted && is_our_absence(&why) {
-                let name = seen.name.unwrap_or_default().trim_start_matches('/').to_owned();
-                given_up.push(GivenUp { name, why });
-            }
-        }
-        Ok(given_up)
-    }
-}
-
-/// Whether dockerd says that it did not find our drivers.
-fn is_our_absence(why: &str) -> bool {
-    why.contains(&format!("plugin \"{DRIVER}\" not found")) || why.contains("/run/moorage/plugin.sock")
 }
 
 impl Engine {

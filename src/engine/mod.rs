@@ -4,6 +4,7 @@
 
 mod cgroup;
 mod container;
+mod down;
 mod exec;
 mod files;
 mod image;
@@ -24,7 +25,7 @@ use tokio::sync::{Mutex, OnceCell};
 use crate::report::{Fault, Kind};
 
 pub use cgroup::{Cgroups, Driver, Version, View};
-pub use container::{Create, Found, Init, Place, Volume};
+pub use container::{Create, Found, Init, Names, Place, Volume};
 pub use exec::{Exec, Piece, Session, SessionInput, SessionOutput};
 pub use files::{File, Layers};
 pub use image::{Image, ImageFacts, PROBE};

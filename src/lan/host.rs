@@ -8,7 +8,7 @@ use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::broadcast;
+use tokio::sync::broadcast::{self, error::TryRecvError};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::link::{self, Link, Macvlan};
@@ -28,6 +28,26 @@ pub enum Happening {
     Vanished(String),
     /// Some interface got or lost an IPv4 address.
     Address,
+}
+
+/// What has happened to the host's interfaces since somebody looked.
+pub struct Changes(broadcast::Receiver<Happening>);
+
+impl Changes {
+    /// Whether the interface `name` may be another one than when this was asked last.
+    pub fn changed(&mut self, name: &str) -> bool {
+        let mut changed = false;
+        loop {
+            match self.0.try_recv() {
+                Ok(Happening::Appeared(other) | Happening::Vanished(other)) => changed |= other == name,
+                Ok(Happening::Address) => {}
+                Err(TryRecvError::Lagged(_)) => changed = true,
+                Err(TryRecvError::Empty) => return changed,
+                // Nobody tells any more.
+                Err(TryRecvError::Closed) => return true,
+            }
+        }
+    }
 }
 
 /// The host's network namespace, where dockerd looks for links and the parents are.
@@ -56,13 +76,22 @@ impl Host {
         self.happenings.subscribe()
     }
 
+    /// Whether something has happened to an interface since it was looked at, from now on.
+    pub fn changes(&self) -> Changes {
+        Changes(self.happenings())
+    }
+
     /// The parent interface, if it is there and may carry macvlans now.
     pub async fn parent(&self, name: &str) -> Result<Link> {
+        Host::fit(name, link::by_name(&self.netlink, name).await?)
+    }
+
+    fn fit(name: &str, found: Option<Link>) -> Result<Link> {
         let missing = || {
             Fault::new(Kind::Missing, format!("the parent interface {name} does not exist on this host"))
                 .next("ip -brief link   # then: docker network create … -o parent=<one of these>")
         };
-        let parent = link::by_name(&self.netlink, name).await?.ok_or_else(missing)?;
+        let parent = found.ok_or_else(missing)?;
         if let Some(why) = link::unfit_as_parent(&parent) {
             let fault = Fault::new(Kind::Missing, format!("containers cannot be put on {name}")).why(why);
             let fault = fault.next(match parent.up {
@@ -82,16 +111,17 @@ impl Host {
     /// it yet. Then the link was up for a moment, deaf to ARP and without addresses, so the MAC is free on the parent;
     /// that costs some 10 ms, in which no other interface of the host can be changed.
     pub async fn hold(&self, name: &str, mac: Mac, parent: &str, worn: bool) -> Result<()> {
-        let parent = self.parent(parent).await?;
+        let links = self.netlink.links().await?;
+        let parent = Host::fit(parent, links.iter().find(|link| link.name == parent).cloned())?;
         let in_use = |why: String| {
             let fault = Fault::new(Kind::Failed, format!("the MAC {mac} is in use on {}", parent.name));
             fault.why(why).next(format!("docker ps -q | xargs docker inspect | grep -i {mac}"))
         };
-        for other in link::all(&self.netlink).await?.into_iter().filter(|link| link.mac == Some(mac)) {
+        for other in links.iter().filter(|link| link.mac == Some(mac)) {
             if other.name == name {
                 return Ok(());
             }
-            if is_ours(&other) {
+            if is_ours(other) {
                 // Of an endpoint that dockerd has forgotten.
                 link::delete(&self.netlink, other.index).await?;
             } else if other.parent == Some(parent.index) || other.index == parent.index {
@@ -128,7 +158,7 @@ impl Host {
 
     /// Deletes every link of ours in the host's namespace that `known` does not claim.
     pub async fn collect(&self, known: impl Fn(&str) -> bool) -> Result<()> {
-        for stale in link::all(&self.netlink).await?.into_iter().filter(|l| is_ours(l) && !known(&l.name)) {
+        for stale in link::list(&self.netlink).await?.into_iter().filter(|l| is_ours(l) && !known(&l.name)) {
             tracing::info!(link = %stale.name, "deleting an interface that no endpoint claims");
             link::delete(&self.netlink, stale.index).await?;
         }

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::dhcp::{Port, Ports};
-use super::keeper::{Command, Ground, Keeper, Unanswered};
+use super::keeper::{Acquired, Command, Ground, Keeper, Unanswered, Waiter};
 use super::lease::State;
 use super::record::{Endpoint, Key, LeaseRecord, Tenure};
 use super::view::LeaseView;
@@ -88,6 +88,11 @@ impl Leases {
         Ok(handle)
     }
 
+    /// See [`Ground::news`].
+    pub fn news(&self) -> broadcast::Receiver<LeaseView> {
+        self.ground.news.subscribe()
+    }
+
     /// The port of a parent interface.
     pub fn port(&self, parent: &str) -> Arc<Port> {
         self.ports.of(parent)
@@ -128,11 +133,16 @@ impl Handle {
 
     /// An address that may be used, waiting at most `wait` for a server. If none answers and there never was a lease,
     /// it is forgotten with an error, or with [`OnTimeout::Background`] sought further: the view has no address then.
-    /// Cancel-safe: it is forgotten when the caller goes away.
-    pub async fn acquire(&self, wait: Duration, on_timeout: OnTimeout) -> Result<LeaseView> {
+    /// Where it has the address, `endpoint` is written down with it. Cancel-safe: it is forgotten when the caller goes away.
+    pub async fn acquire(
+        &self,
+        endpoint: Option<Endpoint>,
+        wait: Duration,
+        on_timeout: OnTimeout,
+    ) -> Result<Acquired> {
         let forget = ForgetOnDrop(&self.commands);
         let (answer, mut answered) = oneshot::channel();
-        self.tell(Command::Acquire(answer)).await?;
+        self.tell(Command::Acquire(Waiter { endpoint, answer })).await?;
         let answer = match tokio::time::timeout(wait, &mut answered).await {
             Ok(answer) => answer,
             Err(_elapsed) => {
@@ -141,16 +151,16 @@ impl Handle {
             }
         };
         match answer {
-            Ok(Ok(view)) => {
+            Ok(Ok(acquired)) => {
                 std::mem::forget(forget);
-                Ok(view)
+                Ok(acquired)
             }
             // A chosen address that another machine has is not sought any further.
             Ok(Err(Unanswered))
                 if on_timeout == OnTimeout::Background && self.view().state != State::Static =>
             {
                 std::mem::forget(forget);
-                Ok(self.view())
+                Ok(Acquired { view: self.view(), claimed: false })
             }
             Ok(Err(Unanswered)) => Err(self.unanswered(wait).into()),
             Err(_dropped) => bail!("the lease was released in this moment; try again"),

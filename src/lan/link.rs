@@ -109,8 +109,8 @@ pub fn plain(error: rtnetlink::Error) -> anyhow::Error {
     }
 }
 
-/// Every interface of the namespace.
-pub async fn all(netlink: &Netlink) -> Result<Vec<Link>> {
+/// Every interface of the namespace, asked for now. [`Netlink::links`] is the same for those who are many.
+pub async fn list(netlink: &Netlink) -> Result<Vec<Link>> {
     let _turn = netlink.list().await;
     let links = netlink.handle().link().get().execute();
     let links: Vec<LinkMessage> = links.try_collect().await.map_err(plain).context("list the interfaces")?;
@@ -129,7 +129,7 @@ pub async fn by_name(netlink: &Netlink, name: &str) -> Result<Option<Link>> {
 
 /// The interface that carries `mac` and was made as a macvlan.
 pub async fn by_mac(netlink: &Netlink, mac: Mac) -> Result<Option<Link>> {
-    Ok(all(netlink).await?.into_iter().find(|link| link.mac == Some(mac) && link.is_macvlan()))
+    Ok(list(netlink).await?.into_iter().find(|link| link.mac == Some(mac) && link.is_macvlan()))
 }
 
 /// A macvlan to be made.

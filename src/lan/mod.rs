@@ -36,7 +36,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::report::{Fault, Kind};
 use crate::spec::Mac;
 use crate::spec::network::{ConflictCheck, OnTimeout};
-use crate::state::Records;
+use crate::state::{Batched, Records};
 use dhcp::Ports;
 use host::{Happening, Host};
 use keeper::Ground;
@@ -48,6 +48,9 @@ pub use lease::State;
 pub use record::Entry;
 pub use view::LeaseView;
 pub use vlan::interface as vlan_interface;
+
+/// Leases that whoever listens may fall behind.
+const NEWS: usize = 256;
 
 /// Where the LAN keeps its state, and how patient it is.
 #[derive(Debug, Clone)]
@@ -92,8 +95,7 @@ pub struct Lan {
     /// Containers' MACs that were let go of lately.
     left: Mutex<HashMap<Mac, Instant>>,
     /// The process that called last.
-    dockerd: Mutex<Option<i32>>,
-    orphans: watch::Sender<Vec<LeaseView>>,
+    dockerd: watch::Sender<Option<i32>>,
     /// Held while `examine` asks for offers.
     probing: tokio::sync::Mutex<()>,
     _shim_watch: AbortOnDropHandle<()>,
@@ -104,10 +106,10 @@ impl Lan {
     /// that cannot be read, no right to configure the network.
     pub async fn start(config: Config) -> Result<Arc<Lan>> {
         let network_records: Records<NetworkRecord> = Records::open(config.state.join("networks"))?;
-        let records: Records<LeaseRecord> = Records::open(config.state.join("leases"))?;
+        let (records, kept) = Batched::open(Records::open(config.state.join("leases"))?)?;
         let networks: BTreeMap<String, NetworkRecord> =
             network_records.all()?.into_iter().map(|(_, network)| (network.id.clone(), network)).collect();
-        let kept: Vec<LeaseRecord> = records.all()?.into_iter().map(|(_, record)| record).collect();
+        let kept: Vec<LeaseRecord> = kept.into_iter().map(|(_, record)| record).collect();
 
         let host = Arc::new(Host::open().await?);
         let parent = |record: &LeaseRecord| networks.get(&record.network).map(|n| n.parent.clone());
@@ -131,8 +133,9 @@ impl Lan {
             records,
             boot: clock::boot_id()?,
             conflict_check: config.conflict_check,
+            news: broadcast::Sender::new(NEWS),
         });
-        let ports = Ports::new(host.netns.clone(), host.netlink.clone());
+        let ports = Ports::new(host.clone());
         let leases = Arc::new(Leases::new(ground, ports));
         let lan = Arc::new(Lan {
             _shim_watch: AbortOnDropHandle::new(tokio::spawn(shims.clone().watch())),
@@ -144,8 +147,7 @@ impl Lan {
             endpoints: Mutex::default(),
             arrivals: Mutex::default(),
             left: Mutex::default(),
-            dockerd: Mutex::default(),
-            orphans: watch::Sender::default(),
+            dockerd: watch::Sender::default(),
             probing: tokio::sync::Mutex::default(),
             config,
         });
@@ -201,7 +203,7 @@ impl Lan {
         self.host.parent(&network.parent).await?;
         let record = LeaseRecord::new(&network.id, mac, hostname, Tenure::Pinned);
         let handle = self.leases.open(record, &network.parent).await?;
-        handle.acquire(self.config.dhcp_timeout, OnTimeout::Fail).await
+        Ok(handle.acquire(None, self.config.dhcp_timeout, OnTimeout::Fail).await?.view)
     }
 
     /// Gives the lease back to its server and forgets it. One that is not kept is no error.
@@ -231,6 +233,12 @@ impl Lan {
         let settled = |view: &LeaseView| view.attached && (view.is_live() || view.address.is_none());
         let view = watch.wait_for(settled).await.map_err(|_released| missing())?;
         Ok(view.clone())
+    }
+
+    /// Leases whose containers come or go, or are to get other names or time servers, from now on. One who falls behind
+    /// looks at [`Lan::leases`].
+    pub fn news(&self) -> broadcast::Receiver<LeaseView> {
+        self.leases.news()
     }
 
     /// The last things that happened to a lease, oldest first. Nothing if it is not kept.
@@ -288,10 +296,6 @@ impl Lan {
 
     fn left(&self) -> MutexGuard<'_, HashMap<Mac, Instant>> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn dockerd(&self) -> MutexGuard<'_, Option<i32>> {
-        self.dockerd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the keeper when dockerd has taken the link from the host into the sandbox, if it was told of one, and set

@@ -5,6 +5,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result};
 use futures_util::StreamExt as _;
@@ -16,6 +17,8 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use tokio::sync::{Mutex, MutexGuard, oneshot};
 use tokio_util::task::AbortOnDropHandle;
+
+use super::link::{self, Link};
 
 const OWN: &str = "/proc/thread-self/ns/net";
 /// `f_type` of a namespace file (linux/magic.h).
@@ -67,7 +70,7 @@ impl Netns {
             .context("open a netlink socket")?;
         let connection = AbortOnDropHandle::new(tokio::spawn(connection));
         Ok((
-            Netlink { handle, lists: Mutex::default(), _connection: connection },
+            Netlink { handle, lists: Mutex::default(), links: Shared::default(), _connection: connection },
             messages.map(|(message, _)| message).boxed(),
         ))
     }
@@ -90,6 +93,7 @@ pub struct Netlink {
     handle: Handle,
     /// The kernel answers EBUSY to a second list that is asked for on a socket before the first has ended.
     lists: Mutex<()>,
+    links: Shared<Vec<Link>>,
     _connection: AbortOnDropHandle<()>,
 }
 
@@ -98,9 +102,41 @@ impl Netlink {
         &self.handle
     }
 
+    /// Every interface of the namespace. Twenty containers that start at once need one list, not twenty.
+    pub async fn links(&self) -> Result<Arc<Vec<Link>>> {
+        self.links.get(link::list(self)).await
+    }
+
     /// The right to ask for a list, until it is dropped.
     pub async fn list(&self) -> MutexGuard<'_, ()> {
         self.lists.lock().await
+    }
+}
+
+/// What many ask for at once and one fetches for all of them.
+struct Shared<T> {
+    /// How many have asked so far.
+    asked: AtomicU64,
+    /// What was fetched last, and how many had asked before it was.
+    last: Mutex<(u64, Arc<T>)>,
+}
+
+impl<T: Default> Default for Shared<T> {
+    fn default() -> Shared<T> {
+        Shared { asked: AtomicU64::new(0), last: Mutex::new((0, Arc::default())) }
+    }
+}
+
+impl<T> Shared<T> {
+    /// What `fetch` brings, or brought for somebody else since this was asked for.
+    async fn get(&self, fetch: impl Future<Output = Result<T>>) -> Result<Arc<T>> {
+        let turn = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut last = self.last.lock().await;
+        if last.0 < turn {
+            let asked = self.asked.load(Ordering::SeqCst);
+            *last = (asked, Arc::new(fetch.await?));
+        }
+        Ok(last.1.clone())
     }
 }
 
@@ -112,4 +148,27 @@ async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
         .spawn(move || drop(done.send(work())))
         .context("start a thread")?;
     result.await.context("a thread ended early")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_asked_for_at_once_is_fetched_for_all_and_never_older_than_the_question() {
+        let (shared, fetched) = (Shared::<u64>::default(), AtomicU64::new(0));
+        let fetch = || async {
+            let number = fetched.fetch_add(1, Ordering::SeqCst) + 1;
+            tokio::task::yield_now().await;
+            Ok(number)
+        };
+        let all = futures_util::future::join_all((0..20).map(|_| shared.get(fetch()))).await;
+        // Those who ask while it is being fetched wait for the next one.
+        assert_eq!(*all[0].as_ref().unwrap().as_ref(), 1);
+        assert!(all.iter().all(|one| one.is_ok()) && fetched.load(Ordering::SeqCst) <= 2, "{fetched:?}");
+        let before = fetched.load(Ordering::SeqCst);
+        assert_eq!(*shared.get(fetch()).await.unwrap(), before + 1);
+        assert!(shared.get(async { anyhow::bail!("no") }).await.is_err());
+        assert_eq!(*shared.get(fetch()).await.unwrap(), before + 2);
+    }
 }

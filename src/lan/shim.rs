@@ -67,7 +67,7 @@ impl Shims {
     /// Removes the shims of all parents but these: of networks that were deleted while nobody looked.
     pub async fn retain(&self, parents: &BTreeSet<String>) -> Result<()> {
         let names: BTreeSet<String> = parents.iter().map(|parent| name(parent)).collect();
-        for stale in link::all(&self.host.netlink).await? {
+        for stale in link::list(&self.host.netlink).await? {
             if stale.name.starts_with(PREFIX) && stale.is_macvlan() && !names.contains(&stale.name) {
                 link::delete(&self.host.netlink, stale.index).await?;
             }

@@ -9,7 +9,7 @@ use anyhow::Result;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Lan, LeaseView, driver};
+use super::{Lan, driver};
 use crate::spec::Mac;
 
 /// How long the kernel may take to clear a container's namespace away, and so its interface and its MAC.
@@ -28,18 +28,14 @@ impl Lan {
         self.left().get(&mac).is_some_and(|at| at.elapsed() < LET_GO)
     }
 
-    /// dockerd's process made a call. When it is another one than before, [`Lan::orphans`] hears of it.
+    /// dockerd's process made a call. When it is another one than before, [`Lan::engines`] hears of it.
     pub fn called_by(&self, pid: i32) {
-        let before = self.dockerd().replace(pid);
-        if before.is_some_and(|before| before != pid) {
-            let live = self.leases().into_iter().filter(|lease| lease.attached).collect();
-            self.orphans.send_replace(live);
-        }
+        self.dockerd.send_if_modified(|known| known.replace(pid) != Some(pid));
     }
 
-    /// What was in use when dockerd's process changed last. It changes whenever that does.
-    pub fn orphans(&self) -> watch::Receiver<Vec<LeaseView>> {
-        self.orphans.subscribe()
+    /// The process id of the dockerd that called last, as it changes. None: none has called yet.
+    pub fn engines(&self) -> watch::Receiver<Option<i32>> {
+        self.dockerd.subscribe()
     }
 
     /// Lets go of every endpoint whose container is gone. Of use when a new dockerd has cleared away what the old one left.

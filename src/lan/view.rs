@@ -30,6 +30,9 @@ pub struct LeaseView {
     /// Domains in which short names are looked up, the lease's own first.
     #[serde(default)]
     pub search: Vec<String>,
+    /// Time servers of the LAN (option 42).
+    #[serde(default)]
+    pub ntp: Vec<Ipv4Addr>,
     pub server: Option<Ipv4Addr>,
     /// By the wall clock; absent for an endless lease too.
     pub expires: Option<Timestamp>,
@@ -46,5 +49,10 @@ impl LeaseView {
     /// Whether the address is good and a container answers by it.
     pub fn is_live(&self) -> bool {
         self.attached && self.state.is_bound() && self.address.is_some()
+    }
+
+    /// What software in the container is to know of the LAN: DNS servers, search list, time servers.
+    pub fn handed_on(&self) -> (&[Ipv4Addr], &[String], &[Ipv4Addr]) {
+        (&self.dns, &self.search, &self.ntp)
     }
 }

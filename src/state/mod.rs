@@ -1,5 +1,9 @@
 //! What moorage remembers: one JSON file a record, replaced atomically and fsynced. The only code that writes state.
 
+mod batched;
+
+pub use batched::Batched;
+
 use std::fs::File;
 use std::io::Write as _;
 use std::marker::PhantomData;

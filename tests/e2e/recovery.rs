@@ -53,9 +53,13 @@ impl Foreign {
     }
 
     fn run(word: &str, more: &[&str]) -> Foreign {
+        Foreign::on("lan", word, more)
+    }
+
+    fn on(network: &str, word: &str, more: &[&str]) -> Foreign {
         let mut foreign = Foreign::called(word);
         docker(
-            &[&["run", "-d", "--name", &foreign.name, "--network", "lan"], more, &Foreign::IMAGE].concat(),
+            &[&["run", "-d", "--name", &foreign.name, "--network", network], more, &Foreign::IMAGE].concat(),
         );
         let mac = "{{.NetworkSettings.Networks.lan.MacAddress}}";
         foreign.mac = docker(&["inspect", "-f", mac, &foreign.name]);
@@ -115,6 +119,70 @@ mod alone {
         assert!(!leases().contains(&foreign.mac), "{}", leases());
         assert!(!machine::interfaces().iter().any(|link| link.starts_with("moor-")));
         ann().moorage(&["restart-container", &made.name()]).ok();
+        unchanged(&scene, &made);
+    }
+
+    /// The daemon's log from now on.
+    fn log() -> Following {
+        let mut tail = root().command("tail");
+        Following::command(tail.args(["-n", "0", "-F", "/var/log/moorage/daemon.log"]))
+    }
+
+    #[test]
+    fn when_both_are_killed_nobody_stays_down_whom_no_person_has_stopped() {
+        let scene = Scene::with_product("bothdead");
+        let (made, stopped) =
+            (scene.make(&ann(), &[]), scene.make(&ann(), &["--name", &format!("{}-b", scene.project)]));
+        ann().moorage(&["stop-container", &stopped.name()]).ok();
+        // With the driver's option for a MAC its address stays, too.
+        let mac =
+            format!("02:00:5e:77:{:02x}:{:02x}", std::process::id() >> 8 & 255, std::process::id() & 255);
+        let network = format!("name=lan,driver-opt=moorage.mac={mac}");
+        let foreign = Foreign::on(&network, "outlived", &["--restart", "unless-stopped"]);
+        let address = || {
+            let pid = docker(&["inspect", "-f", "{{.State.Pid}}", &foreign.name]);
+            root()
+                .shell(&format!("nsenter -t {pid} -n ip -o -4 address show dev eth0 | awk '{{ print $4 }}'"))
+                .ok()
+                .stdout
+        };
+        let before = address();
+        let ended = Foreign::run("ended", &["--restart", "unless-stopped"]);
+        docker(&["stop", "-t", "0", &ended.name]);
+        let _daemons = Daemons;
+        for order in [["dockerd", "daemon"], ["daemon", "dockerd"]] {
+            let since = jiff::Timestamp::now();
+            for name in order {
+                world("kill9", name);
+            }
+            for name in order {
+                world("start", name);
+            }
+            started(&made.name(), since);
+            started(&foreign.name, since);
+            ann().moorage(&["start-container", &made.name()]).ok();
+            unchanged(&scene, &made);
+            assert_eq!(address(), before, "the foreign one, {order:?}");
+            assert!(!running(&stopped.name()) && !running(&ended.name), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_stopped_while_the_daemon_is_away_stays_down() {
+        let scene = Scene::with_product("stoppedaway");
+        let made = scene.make(&ann(), &[]);
+        let _daemons = Daemons;
+        world("kill9", "daemon");
+        // dockerd asks the driver in vain for a while.
+        root().run("docker", &["stop", &made.name()]);
+        assert!(!running(&made.name()));
+        let mut log = log();
+        world("start", "daemon");
+        log.until("the end of the look for what dockerd gave up", |line| {
+            line.contains("given up by dockerd: 0")
+        });
+        assert!(!running(&made.name()));
+        ann().moorage(&["start-container", &made.name()]).ok();
         unchanged(&scene, &made);
     }
 

@@ -32,6 +32,38 @@ fn a_lan_that_works_is_found_well_and_nothing_is_taken() {
 }
 
 #[test]
+fn another_machine_with_a_container_s_address_is_found_and_nobody_else() {
+    world::run(|world| async move {
+        let _server = Server::start(&world);
+        let check = moorage::spec::network::ConflictCheck::Off;
+        let lan = world
+            .start_with(moorage::lan::Config {
+                conflict_check: check,
+                ..moorage::lan::Config::new(world.path("state"))
+            })
+            .await;
+        let dockerd = crate::dockerd::Dockerd::new(&lan, world.path("")).await;
+        dockerd.create_network(NETWORK, world::PARENT).await.unwrap();
+        let container = dockerd.run("e1", MAC).await;
+        until(&lan, MAC, |view| view.is_live()).await;
+        let findings = said(&lan.examine(None, PROBE).await);
+        assert!(!findings.contains("is used by another machine"), "{findings}");
+        let third = world.new_namespace("third");
+        world.lan(&format!(
+            "ip link add third9 netns {} link {LAN} type macvlan mode bridge",
+            third.display()
+        ));
+        inside(&third, "ip link set third9 address 02:77:00:00:00:99");
+        inside(&third, &format!("ip address add {}/24 dev third9", container.ip()));
+        inside(&third, "ip link set third9 up");
+        let findings = said(&lan.examine(None, PROBE).await);
+        let word =
+            format!("{} of demo-main-ann is used by another machine, too: 02:77:00:00:00:99", container.ip());
+        assert!(findings.contains(&word), "{findings}");
+    });
+}
+
+#[test]
 fn a_second_server_and_a_silent_lan_are_told_apart() {
     world::run(|world| async move {
         let (lan, _dockerd) = world.ready().await;

@@ -20,6 +20,7 @@ impl Kernel {
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Neigh,
         ];
         let (connection, handle, messages) = rtnetlink::new_multicast_connection(&groups).unwrap();
         tokio::spawn(connection);

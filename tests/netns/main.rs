@@ -13,6 +13,7 @@ mod fuzz;
 mod kernel;
 mod lifetime;
 mod matrix;
+mod options;
 #[path = "../../src/lan/dhcp/packet_socket.rs"]
 #[allow(dead_code, unsafe_code, reason = "only its address, which no crate in the tree can make safely")]
 mod packet_socket;

@@ -49,6 +49,46 @@ fn the_shim_comes_back_when_somebody_takes_it_away() {
 }
 
 #[test]
+fn host_and_container_reach_each_other_after_a_flap_of_the_parent() {
+    world::run(|world| async move {
+        let _server = Server::start(&world);
+        let (lan, dockerd) = world.ready().await;
+        let container = dockerd.run("e1", MAC).await;
+        until(&lan, MAC, |view| view.is_live()).await;
+        let mut kernel = Kernel::of_this_thread();
+        for _ in 0..2 {
+            sh(&format!("ip link set {PARENT} down"));
+            sh(&format!("ip link set {PARENT} up"));
+            kernel
+                .until(|| sh(&format!("ip route show {}", container.ip())).contains("dev mshim-eth7"))
+                .await;
+            sh(&format!("ping -c1 -W5 {}", container.ip()));
+            container.sh(&format!("ping -c1 -W5 {HOST_ADDRESS}"));
+            container.sh(&format!("ping -c1 -W5 {SERVER_ADDRESS}"));
+        }
+    });
+}
+
+#[test]
+fn the_lan_is_told_that_an_address_is_another_machine_s_now() {
+    world::run(|world| async move {
+        let _server = Server::start(&world);
+        let (lan, dockerd) = world.ready().await;
+        let container = dockerd.run("e1", MAC).await;
+        let known = || world.lan(&format!("ip neigh show {} dev lan7", container.ip()));
+        let mut kernel = Kernel::within(&world.path("lan"));
+        // What a router remembers of the machine that had it before.
+        world.lan(&format!(
+            "ip neigh replace {} lladdr 02:77:00:00:00:dd dev lan7 nud reachable",
+            container.ip()
+        ));
+        until(&lan, MAC, |view| view.is_live()).await;
+        // Asked of nobody (RFC 5227, 2.3).
+        kernel.until(|| known().contains(&MAC.to_string())).await;
+    });
+}
+
+#[test]
 fn a_host_without_an_address_on_the_lan_is_told_so() {
     world::run(|world| async move {
         let _server = Server::start(&world);

@@ -14,8 +14,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::frame::{self, Ends};
 use super::{arp, packet_socket};
+use crate::lan::host::{Changes, Host};
 use crate::lan::lease::{Arp, Identity, Packet, Reply};
-use crate::lan::link::{self, Link};
+use crate::lan::link;
 use crate::lan::netns::{Netlink, Netns};
 use crate::lan::shim;
 use crate::spec::Mac;
@@ -70,14 +71,13 @@ impl Ear {
 
 /// The open ports, by parent interface.
 pub struct Ports {
-    host: Netns,
-    netlink: Arc<Netlink>,
+    host: Arc<Host>,
     open: Mutex<HashMap<String, Weak<Port>>>,
 }
 
 impl Ports {
-    pub fn new(host: Netns, netlink: Arc<Netlink>) -> Ports {
-        Ports { host, netlink, open: Mutex::default() }
+    pub fn new(host: Arc<Host>) -> Ports {
+        Ports { host, open: Mutex::default() }
     }
 
     /// The port of `parent`. Its socket is opened with the first packet.
@@ -88,9 +88,10 @@ impl Ports {
         }
         let port = Arc::new(Port {
             parent: parent.to_owned(),
-            host: self.host.clone(),
-            netlink: self.netlink.clone(),
+            host: self.host.netns.clone(),
+            netlink: self.host.netlink.clone(),
             listeners: Listeners::default(),
+            index: tokio::sync::Mutex::new(Known { index: None, happenings: self.host.changes() }),
             socket: tokio::sync::Mutex::default(),
         });
         open.retain(|_, port| port.strong_count() > 0);
@@ -105,7 +106,14 @@ pub struct Port {
     host: Netns,
     netlink: Arc<Netlink>,
     listeners: Listeners,
+    index: tokio::sync::Mutex<Known>,
     socket: tokio::sync::Mutex<Option<Open>>,
+}
+
+/// The parent's index, as long as nothing has happened to it.
+struct Known {
+    index: Option<u32>,
+    happenings: Changes,
 }
 
 struct Open {
@@ -126,11 +134,22 @@ impl Port {
 
     /// Answers to `mac` from now on.
     pub fn listen(self: &Arc<Self>, mac: Mac) -> Ear {
+        self.ear(mac, None)
+    }
+
+    /// The same, and what is said about `address`; of no concern to others who listen for that MAC.
+    pub async fn overhear(self: &Arc<Self>, mac: Mac, address: Ipv4Addr) -> Result<Ear> {
+        let ear = self.ear(mac, Some(address));
+        self.attune().await?;
+        Ok(ear)
+    }
+
+    fn ear(self: &Arc<Self>, mac: Mac, watched: Option<Ipv4Addr>) -> Ear {
         let (ear, incoming) = mpsc::channel(BACKLOG);
         let mut listeners = self.listeners();
         listeners.retain(|listener| !listener.ear.is_closed());
-        listeners.push(Listener { mac, watched: None, ear });
-        Ear { port: self.clone(), mac, watched: None, incoming }
+        listeners.push(Listener { mac, watched, ear });
+        Ear { port: self.clone(), mac, watched, incoming }
     }
 
     /// Puts one packet on the wire. Opens the socket, again if the interface was made anew since.
@@ -139,7 +158,13 @@ impl Port {
             Ends { macs: (identity.mac, packet.hop()), from: packet.source(), to: packet.destination() };
         let frame = frame::build(&ends, &packet.encode(identity)?);
         let parent = self.interface().await?;
-        self.put(parent.index, parent.index, &frame).await
+        let Err(error) = self.put(parent, parent, &frame).await else { return Ok(()) };
+        // It may have been made anew in this moment.
+        self.index.lock().await.index = None;
+        match self.interface().await? {
+            same if same == parent => Err(error),
+            other => self.put(other, other, &frame).await,
+        }
     }
 
     /// Asks everybody about an address, from `sender`; unspecified: a probe. It goes by the shim where there is one: a
@@ -147,16 +172,25 @@ impl Port {
     pub async fn ask(&self, mac: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> Result<()> {
         let parent = self.interface().await?;
         let shim = link::by_name(&self.netlink, &shim::name(&self.parent)).await?;
-        let way = shim.filter(|shim| shim.up && shim.parent == Some(parent.index));
-        let way = way.map_or(parent.index, |shim| shim.index);
-        self.put(parent.index, way, &arp::build(mac, sender, target)).await
+        let way = shim.filter(|shim| shim.up && shim.parent == Some(parent));
+        let way = way.map_or(parent, |shim| shim.index);
+        self.put(parent, way, &arp::build(mac, sender, target)).await
     }
 
-    async fn interface(&self) -> Result<Link> {
-        link::by_name(&self.netlink, &self.parent)
+    /// The index of the parent. It is asked for again when something has happened to an interface of that name.
+    async fn interface(&self) -> Result<u32> {
+        let mut known = self.index.lock().await;
+        if known.happenings.changed(&self.parent) {
+            known.index = None;
+        }
+        if let Some(index) = known.index {
+            return Ok(index);
+        }
+        let link = link::by_name(&self.netlink, &self.parent)
             .await?
             .with_context(|| format!("{} is not there", self.parent))
-            .with_context(|| format!("send by {}", self.parent))
+            .with_context(|| format!("send by {}", self.parent))?;
+        Ok(*known.index.insert(link.index))
     }
 
     /// Sends a frame by interface `way`, with the socket that listens on `parent`.

@@ -23,6 +23,14 @@ pub struct Offer {
     pub via: Mac,
 }
 
+/// Somebody who says to have the address of a container of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    pub address: Ipv4Addr,
+    pub user: Mac,
+    pub by: Mac,
+}
+
 /// Everything the verdict depends on.
 #[derive(Debug, Clone)]
 pub struct Facts {
@@ -41,6 +49,7 @@ pub struct Facts {
     pub waited: Duration,
     /// What the DISCOVER brought; the error where it could not be sent.
     pub offers: Result<Vec<Offer>, String>,
+    pub claims: Vec<Claim>,
     /// The leases of this parent's networks.
     pub leases: Vec<LeaseView>,
 }
@@ -59,6 +68,13 @@ pub async fn look(lan: &Lan, sys: &Path, parent: &str, (mac, wait): (Mac, Durati
         true => probe::discover(&lan.leases.port(parent), mac, wait).await.map_err(|e| format!("{e:#}")),
         false => Ok(Vec::new()),
     };
+    let leases: Vec<LeaseView> = lan.leases().into_iter().filter(|lease| lease.parent == parent).collect();
+    let live = leases.iter().filter(|lease| lease.is_live());
+    let users: Vec<_> = live.filter_map(|lease| Some((lease.address?, lease.mac))).collect();
+    let claims = match usable && !wireless {
+        true => probe::claims(&lan.leases.port(parent), &users).await?,
+        false => Vec::new(),
+    };
     let flags = text(sys, parent, "flags");
     Ok(Facts {
         parent: parent.to_owned(),
@@ -72,7 +88,8 @@ pub async fn look(lan: &Lan, sys: &Path, parent: &str, (mac, wait): (Mac, Durati
         probe: mac,
         waited: wait,
         offers,
-        leases: lan.leases().into_iter().filter(|lease| lease.parent == parent).collect(),
+        claims,
+        leases,
     })
 }
 

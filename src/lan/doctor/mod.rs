@@ -13,7 +13,7 @@ use super::Lan;
 use crate::report::Finding;
 use crate::spec::Mac;
 
-pub use facts::{Facts, Offer};
+pub use facts::{Claim, Facts, Offer};
 pub use platform::Platform;
 
 /// How long offers are waited for: servers that ping an address first take three seconds, and a second server may be

@@ -1,4 +1,4 @@
-//! A DISCOVER whose offers are listened to and never taken.
+//! A DISCOVER whose offers are listened to and never taken; and who else has the addresses that containers use.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use anyhow::Result;
 use dhcproto::v4::MessageType;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::Offer;
+use super::{Claim, Offer};
 use crate::lan::dhcp::{Ear, Heard, Port};
 use crate::lan::lease::{Answer, Identity, Packet, To};
 use crate::spec::Mac;
@@ -29,6 +29,34 @@ pub async fn discover(port: &Arc<Port>, mac: Mac, wait: Duration) -> Result<Vec<
         gather(&mut ear, xid, begin + wait * (time + 1) / TIMES, &mut offers).await;
     }
     Ok(offers)
+}
+
+/// How long answers to ARP are waited for: machines of a LAN take milliseconds, some that save power a second.
+const ARP: Duration = Duration::from_secs(1);
+
+/// Whoever says to have an address that another one uses: asked as its user asks (RFC 5227), so that the answer comes
+/// through a card that takes no other machine's frames.
+pub async fn claims(port: &Arc<Port>, users: &[(Ipv4Addr, Mac)]) -> Result<Vec<Claim>> {
+    let mut asked = Vec::new();
+    for &(address, user) in users {
+        let ear = port.overhear(user, address).await?;
+        port.ask(user, Ipv4Addr::UNSPECIFIED, address).await?;
+        asked.push((address, user, ear));
+    }
+    let until = Instant::now() + ARP;
+    let answers = asked.into_iter().map(|(address, user, mut ear)| async move {
+        let mut claims: Vec<Claim> = Vec::new();
+        while let Ok(Some(heard)) = timeout_at(until, ear.recv()).await {
+            if let Heard::Arp(arp) = heard
+                && (arp.sender, arp.mac != user) == (address, true)
+                && !claims.iter().any(|claim| claim.by == arp.mac)
+            {
+                claims.push(Claim { address, user, by: arp.mac });
+            }
+        }
+        claims
+    });
+    Ok(futures_util::future::join_all(answers).await.concat())
 }
 
 fn packet(xid: u32, secs: u16) -> Packet {

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use super::{Facts, Offer, Platform};
+use crate::lan::lease::State;
 use crate::lan::lease::grant::same_subnet;
 use crate::lan::link::unfit_as_parent;
 use crate::report::Finding;
+use crate::spec::Mac;
 
 pub const AREA: &str = "network";
 
@@ -138,7 +140,7 @@ fn host(facts: &Facts) -> Finding {
     }
 }
 
-/// Two containers that believe in the same address.
+/// Two who believe in the same address.
 fn duplicates(facts: &Facts) -> Vec<Finding> {
     let mut users: BTreeMap<Ipv4Addr, Vec<String>> = BTreeMap::new();
     for lease in facts.leases.iter().filter(|lease| lease.state.is_bound()) {
@@ -146,14 +148,30 @@ fn duplicates(facts: &Facts) -> Vec<Finding> {
         users.entry(lease.address.unwrap_or(Ipv4Addr::UNSPECIFIED)).or_default().push(name);
     }
     users.remove(&Ipv4Addr::UNSPECIFIED);
-    users
-        .into_iter()
-        .filter(|(_, names)| names.len() > 1)
-        .map(|(address, names)| {
-            problem(format!("{address} was granted to {}", names.join(" and ")))
-                .next("ask the LAN's administrator why its DHCP servers grant one address twice")
-        })
-        .collect()
+    let chosen = |address: &Ipv4Addr| {
+        let mut leases = facts.leases.iter().filter(|lease| lease.address == Some(*address));
+        leases.any(|lease| lease.state == State::Static)
+    };
+    let twice = users.iter().filter(|(_, names)| names.len() > 1).map(|(address, names)| {
+        let names = names.join(" and ");
+        match chosen(address) {
+            true => problem(format!("{address} is the address of {names}"))
+                .next("one of them needs another --address, which the DHCP servers do not grant"),
+            false => problem(format!("{address} was granted to {names}"))
+                .next("ask the LAN's administrator why its DHCP servers grant one address twice"),
+        }
+    });
+    // Of this host's own it was said.
+    let ours = |mac: &Mac| facts.leases.iter().any(|lease| lease.mac == *mac);
+    let claimed = facts.claims.iter().filter(|claim| !ours(&claim.by)).map(|claim| {
+        let user = facts.leases.iter().find(|lease| lease.mac == claim.user);
+        let user = user.map(|lease| lease.hostname.clone()).filter(|name| !name.is_empty());
+        let user = user.unwrap_or_else(|| claim.user.to_string());
+        problem(format!("{} of {user} is used by another machine, too: {}", claim.address, claim.by))
+            .why("whoever sends to it reaches now one of them and now the other")
+            .next("find that machine by its MAC in the switch's table, and give it another address")
+    });
+    twice.chain(claimed).collect()
 }
 
 #[cfg(test)]
@@ -161,11 +179,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::lan::lease::State;
     use crate::lan::link::Link;
     use crate::lan::view::LeaseView;
     use crate::report::Level;
-    use crate::spec::Mac;
 
     const PROBE: Mac = Mac([2, 0, 0, 0, 0, 9]);
     const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -188,6 +204,7 @@ mod tests {
             dns: vec![],
             domain: None,
             search: vec![],
+            ntp: vec![],
             server: Some(server),
             expires: None,
             attached: true,
@@ -219,6 +236,7 @@ mod tests {
             probe: PROBE,
             waited: Duration::from_secs(5),
             offers: Ok(vec![offer(SERVER)]),
+            claims: vec![],
             leases: vec![lease(1, 60, SERVER)],
         }
     }
@@ -279,7 +297,22 @@ mod tests {
     #[test]
     fn an_address_granted_twice_is_a_problem() {
         let (levels, all) = levels(|f| f.leases.push(lease(2, 60, SERVER)));
-        assert!(levels.contains(&Level::Problem) && all.contains("c1 and c2"), "{all}");
+        assert!(levels.contains(&Level::Problem) && all.contains("was granted to c1 and c2"), "{all}");
+        let (_, all) =
+            self::levels(|f| f.leases.push(LeaseView { state: State::Static, ..lease(2, 60, SERVER) }));
+        assert!(all.contains("is the address of c1 and c2") && all.contains("--address"), "{all}");
+    }
+
+    #[test]
+    fn an_address_that_another_machine_says_is_its_own_is_a_problem() {
+        let claim = |by| super::super::Claim {
+            address: Ipv4Addr::new(10, 0, 0, 60),
+            user: Mac([2, 0, 0, 0, 1, 1]),
+            by,
+        };
+        let (levels, all) = levels(|f| f.claims.push(claim(Mac([6; 6]))));
+        assert!(levels.contains(&Level::Problem), "{all}");
+        assert!(all.contains("10.0.0.60 of c1 is used by another machine, too: 06:06"), "{all}");
     }
 
     #[test]

@@ -34,9 +34,13 @@ pub async fn create(lan: Arc<Lan>, request: CreateEndpoint) -> Result<CreatedEnd
 
     let claimed = async {
         let address = async {
-            let bound = handle.acquire(lan.config.dhcp_timeout, lan.config.on_timeout).await?;
-            let set = told(&bound);
-            handle.claim(Endpoint { set: set.clone(), ..Endpoint::new(&request.endpoint, &link) }).await?;
+            let endpoint = Endpoint::new(&request.endpoint, &link);
+            let (wait, on_timeout) = (lan.config.dhcp_timeout, lan.config.on_timeout);
+            let bound = handle.acquire(Some(endpoint.clone()), wait, on_timeout).await?;
+            let set = told(&bound.view);
+            if !bound.claimed {
+                handle.claim(Endpoint { set: set.clone(), ..endpoint }).await?;
+            }
             anyhow::Ok(set)
         };
         let held = lan.host.hold(&link, asked.mac, &network.parent, worn);

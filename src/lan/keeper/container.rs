@@ -74,22 +74,29 @@ impl Keeper {
             self.forget_endpoint().await;
             self.happen(Event::Parked).await;
         }
-        match (&endpoint.sandbox, endpoint.address()) {
-            (None, Some(_)) => self.record.note("given to a container"),
-            (None, None) => self.record.note("a container starts without an address, until a server answers"),
-            // Already now, so that the host reaches the container as soon as the engine says that it runs.
-            (Some(_), Some(address)) => self.reach(None, Some(address)).await,
-            (Some(_), None) => {}
+        // Already now, so that the host reaches the container as soon as the engine says that it runs.
+        if let (Some(_), Some(address)) = (&endpoint.sandbox, endpoint.address()) {
+            self.reach(None, Some(address)).await;
         }
-        self.record.worn |= endpoint.sandbox.is_some();
-        self.record.endpoint = Some(endpoint);
-        self.fresh = false;
-        self.dirty = true;
+        self.take_in(endpoint);
         if self.machine.deadline().is_none() && self.machine.lease().is_none() {
             // The search ended with the former container's.
             self.happen(Event::Start).await;
         }
         self.save().await
+    }
+
+    /// From now on the lease is this endpoint's.
+    pub(super) fn take_in(&mut self, endpoint: Endpoint) {
+        match (&endpoint.sandbox, endpoint.address()) {
+            (None, Some(_)) => self.record.note("given to a container"),
+            (None, None) => self.record.note("a container starts without an address, until a server answers"),
+            (Some(_), _) => {}
+        }
+        self.record.worn |= endpoint.sandbox.is_some();
+        self.record.endpoint = Some(endpoint);
+        self.fresh = false;
+        self.dirty = true;
     }
 
     pub(super) async fn arrived(&mut self, endpoint: &str) {

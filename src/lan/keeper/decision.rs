@@ -41,16 +41,11 @@ impl Keeper {
         if let Err(error) = self.timer.set(next) {
             tracing::error!(lease = %self.key.file(), "{error:#}");
         }
-        if let Err(error) = self.save().await {
+        let usable = self.setting().is_some_and(|setting| self.may_be_used(setting.address.0));
+        if usable && !self.waiting.is_empty() {
+            self.satisfy().await;
+        } else if let Err(error) = self.save().await {
             tracing::error!(lease = %self.key.file(), "{error:#}");
-        }
-        if let Some(setting) = self.setting()
-            && self.may_be_used(setting.address.0)
-        {
-            let view = self.view.borrow().clone();
-            for waiter in self.waiting.drain(..) {
-                let _ = waiter.send(Ok(view.clone()));
-            }
         }
     }
 
@@ -81,12 +76,18 @@ impl Keeper {
             Some(before) => format!("{address} granted by {} instead of {before}", grant.server),
             None => format!("{address} granted by {}", grant.server),
         };
+        let before = self.record.lease.as_ref().map(|stored| stored.grant.handed_on());
+        let now = grant.handed_on();
         // One line for all renewals in a row, else they are all the journal remembers.
         if self.record.journal.last().is_some_and(|last| last.text == text) {
             self.record.journal.pop();
         }
         self.record.wish = Some(grant.address);
         self.record.lease = Some(StoredLease::of(lease, &self.ground.boot));
+        if before.is_some_and(|before| before != now) {
+            tracing::info!(lease = %self.key.file(), "{now}");
+            self.record.note(now);
+        }
         self.record.note(text);
         self.fresh = self.record.endpoint.is_none();
         self.dirty = true;

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Keeper, Unanswered};
+use super::Keeper;
 use crate::lan::clock::Boottime;
 use crate::lan::lease::{Arp, Event, State, Step};
 use crate::spec::network::ConflictCheck;
@@ -64,9 +64,7 @@ impl Keeper {
                 self.happen(Event::Conflict(by)).await;
                 if self.contested.is_some() {
                     // On a strict site it must not be used.
-                    for waiter in self.waiting.drain(..) {
-                        let _ = waiter.send(Err(Unanswered));
-                    }
+                    self.disappoint();
                 }
             }
             Step::Defended(address, by) => {

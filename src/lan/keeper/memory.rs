@@ -12,26 +12,26 @@ impl Keeper {
     pub(super) async fn save(&mut self) -> Result<()> {
         let mut saved = Ok(());
         if std::mem::take(&mut self.dirty) {
-            let (records, file, record) = (self.ground.records.clone(), self.key.file(), self.record.clone());
-            saved = tokio::task::spawn_blocking(move || records.put(&file, &record))
-                .await
-                .unwrap_or_else(|error| Err(error.into()));
+            saved = self.ground.records.put(&self.key.file(), self.record.clone()).await;
             self.dirty = saved.is_err();
         }
         let now = view(&self.record, &self.machine, self.port.parent());
+        let mut news = false;
         self.view.send_if_modified(|view| {
             let changed = *view != now;
-            *view = now;
+            news = (view.is_live(), view.handed_on()) != (now.is_live(), now.handed_on());
+            view.clone_from(&now);
             changed
         });
+        if news {
+            // Nobody listening is no error.
+            let _ = self.ground.news.send(now);
+        }
         saved
     }
 
     pub(super) async fn erase(&mut self) -> Result<()> {
-        let (records, file) = (self.ground.records.clone(), self.key.file());
-        tokio::task::spawn_blocking(move || records.remove(&file))
-            .await
-            .unwrap_or_else(|error| Err(error.into()))
+        self.ground.records.remove(&self.key.file()).await
     }
 }
 
@@ -64,6 +64,7 @@ pub fn view(record: &LeaseRecord, machine: &Machine, parent: &str) -> LeaseView 
         dns: grant.map(|g| g.dns.clone()).unwrap_or_default(),
         domain: grant.and_then(|g| g.domain.clone()),
         search: grant.map(Grant::search_list).unwrap_or_default(),
+        ntp: grant.map(|g| g.ntp.clone()).unwrap_or_default(),
         server: grant.map(|g| g.server).filter(|server| !server.is_unspecified()),
         expires: record.lease.as_ref().filter(|_| usable || grant.is_some()).and_then(StoredLease::expires),
         attached: machine.attached(),

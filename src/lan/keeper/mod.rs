@@ -13,27 +13,30 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use anyhow::Result;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::clock::{Boottime, Timer};
 use super::dhcp::{Ear, Heard, Port};
 use super::host::Host;
 use super::lease::{Event, Guard, Machine};
 use super::record::{Endpoint, Key, LeaseRecord, Tenure};
+use super::sandbox::Setting;
 use super::shim::Shims;
 use super::view::LeaseView;
 use crate::spec::Fixed;
 use crate::spec::network::ConflictCheck;
-use crate::state::Records;
+use crate::state::Batched;
 
 /// What all keepers share.
 pub struct Ground {
     pub host: Arc<Host>,
     pub shims: Arc<Shims>,
-    pub records: Records<LeaseRecord>,
+    pub records: Batched<LeaseRecord>,
     /// This boot's identity.
     pub boot: String,
     pub conflict_check: ConflictCheck,
+    /// Hears of every lease whose container came or went, or is to get other names or time servers.
+    pub news: broadcast::Sender<LeaseView>,
 }
 
 /// No server answered in time, and no lease is left that could be used.
@@ -43,7 +46,7 @@ pub struct Unanswered;
 /// What a keeper is told.
 pub enum Command {
     /// Somebody wants the address; the answer comes when it is bound, or with [`Command::Deadline`].
-    Acquire(oneshot::Sender<Result<LeaseView, Unanswered>>),
+    Acquire(Waiter),
     Deadline,
     /// Name and tenure it is known by from now on, and the address that a person chose.
     Describe(String, Tenure, Option<Fixed>),
@@ -63,6 +66,21 @@ pub enum Command {
     Forget,
 }
 
+/// Who waits for an address.
+pub struct Waiter {
+    /// The endpoint that will use it, to be written down together with it.
+    pub endpoint: Option<Endpoint>,
+    pub answer: oneshot::Sender<Result<Acquired, Unanswered>>,
+}
+
+/// An address that may be used, on disk.
+#[derive(Debug, Clone)]
+pub struct Acquired {
+    pub view: LeaseView,
+    /// Whether the endpoint was written down, too. It was not where a former one has to end first.
+    pub claimed: bool,
+}
+
 /// One lease being kept.
 pub struct Keeper {
     ground: Arc<Ground>,
@@ -80,7 +98,7 @@ pub struct Keeper {
     ear: Ear,
     timer: Timer,
     commands: mpsc::Receiver<Command>,
-    waiting: Vec<oneshot::Sender<Result<LeaseView, Unanswered>>>,
+    waiting: Vec<Waiter>,
     view: watch::Sender<LeaseView>,
     /// Whether the record differs from what is on disk.
     dirty: bool,
@@ -111,7 +129,8 @@ impl Keeper {
             contested: None,
             fresh: false,
             waiting: Vec::new(),
-            dirty: record.journal.is_empty(),
+            // There is nothing to remember before a server grants something or a container comes.
+            dirty: false,
             ground,
             record,
             machine,
@@ -134,7 +153,7 @@ impl Keeper {
         }
         loop {
             // Answers to an Acquire that nobody waits for any more.
-            self.waiting.retain(|waiter| !waiter.is_closed());
+            self.waiting.retain(|waiter| !waiter.answer.is_closed());
             tokio::select! {
                 expired = self.timer.expired() => match expired {
                     Ok(()) => self.wake().await,
@@ -175,14 +194,12 @@ impl Keeper {
 
     async fn obey(&mut self, command: Command) -> Then {
         match command {
-            Command::Acquire(answer) => self.acquire(answer).await,
+            Command::Acquire(waiter) => self.acquire(waiter).await,
             Command::Deadline => {
                 self.happen(Event::Deadline).await;
                 // On a strict site an address that a server gave is still being proved, which ends by itself.
                 if !self.is_usable() {
-                    for waiter in self.waiting.drain(..) {
-                        let _ = waiter.send(Err(Unanswered));
-                    }
+                    self.disappoint();
                 }
             }
             Command::Describe(hostname, tenure, fixed) => {
@@ -218,7 +235,7 @@ impl Keeper {
                 return Then::End;
             }
             Command::Forget => {
-                self.waiting.retain(|waiter| !waiter.is_closed());
+                self.waiting.retain(|waiter| !waiter.answer.is_closed());
                 if self.machine.lease().is_none() && self.is_idle() {
                     let _ = self.erase().await;
                     return Then::End;
@@ -247,16 +264,47 @@ impl Keeper {
         self.dirty = true;
     }
 
-    async fn acquire(&mut self, answer: oneshot::Sender<Result<LeaseView, Unanswered>>) {
-        if self.is_usable() && (self.fresh || self.machine.attached()) {
-            let _ = answer.send(Ok(self.view.borrow().clone()));
+    async fn acquire(&mut self, waiter: Waiter) {
+        let at_once = self.is_usable() && (self.fresh || self.machine.attached());
+        let asked = !self.waiting.is_empty();
+        self.waiting.push(waiter);
+        if at_once {
+            self.satisfy().await;
             return;
         }
         self.contested = None;
-        let asked = !self.waiting.is_empty();
-        self.waiting.push(answer);
         if !asked {
             self.happen(Event::Start).await;
+        }
+    }
+
+    /// Gives the address to all who wait for it, when all that they are told is on disk.
+    pub(super) async fn satisfy(&mut self) {
+        let set = self.setting().map(|setting| Setting { routes: Vec::new(), mtu: None, ..setting });
+        let mut satisfied = Vec::new();
+        self.waiting.retain(|waiter| !waiter.answer.is_closed());
+        for Waiter { endpoint, answer } in std::mem::take(&mut self.waiting) {
+            let claimed = endpoint.is_some_and(|endpoint| {
+                let free = self.record.endpoint.as_ref().is_none_or(|former| former.id == endpoint.id);
+                if free {
+                    self.take_in(Endpoint { set: set.clone(), ..endpoint });
+                }
+                free
+            });
+            satisfied.push((claimed, answer));
+        }
+        let saved = self.save().await.map_err(|error| tracing::error!(lease = %self.key.file(), "{error:#}"));
+        for (claimed, answer) in satisfied {
+            // One that is not on disk is claimed again, which says why it cannot be.
+            let claimed = claimed && saved.is_ok();
+            let _ = answer.send(Ok(Acquired { view: self.view.borrow().clone(), claimed }));
+        }
+    }
+
+    /// Nobody who waits gets an address.
+    pub(super) fn disappoint(&mut self) {
+        for waiter in self.waiting.drain(..) {
+            let _ = waiter.answer.send(Err(Unanswered));
         }
     }
 }

@@ -123,6 +123,21 @@ impl Grant {
         list
     }
 
+    /// What software in the container is to know of the LAN, in words.
+    pub fn handed_on(&self) -> String {
+        let some = |what: &str, words: Vec<String>| match words.is_empty() {
+            true => format!("no {what}"),
+            false => format!("{what} {}", words.join(" ")),
+        };
+        let addresses = |all: &[Ipv4Addr]| all.iter().map(Ipv4Addr::to_string).collect();
+        [
+            some("DNS servers", addresses(&self.dns)),
+            some("search list", self.search_list()),
+            some("NTP servers", addresses(&self.ntp)),
+        ]
+        .join(", ")
+    }
+
     /// The router of the default route.
     pub fn gateway(&self) -> Option<Ipv4Addr> {
         self.ways().iter().find(|way| way.is_default()).map(|way| way.router).filter(|r| !r.is_unspecified())

@@ -125,6 +125,28 @@ impl Upper {
         give(&directory, Rights { uid, gid, mode }).with_context(|| format!("make /opt/{path}"))
     }
 
+    /// The content of a regular file that is in the directory itself, at most so many bytes; none where there is none.
+    pub fn content(&self, path: &str, most: u64) -> Result<Option<Vec<u8>>> {
+        use std::io::Read as _;
+        let path = inner(path)?;
+        // A FIFO must not make us wait for its other end.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = match beneath::open(&self.handle, &path, flags) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::NXIO) => return Ok(None),
+            Err(e) => return Err(e).with_context(|| format!("open /{path}")),
+        };
+        let read = || -> std::io::Result<Option<Vec<u8>>> {
+            let mut content = Vec::new();
+            if !file.metadata()?.is_file() {
+                return Ok(None);
+            }
+            file.take(most).read_to_end(&mut content)?;
+            Ok(Some(content))
+        };
+        read().with_context(|| format!("read /{path}"))
+    }
+
     /// Opens a directory of the upper, making it and those on its way as the layers have them.
     fn directory(&self, path: &Inner) -> Result<OwnedFd> {
         for prefix in path.prefixes() {
