@@ -11,6 +11,11 @@ pub struct Engine {
 
 impl Engine {
     pub fn start() -> Engine {
+        Engine::with(&[])
+    }
+
+    /// With further options of dockerd.
+    pub fn with(options: &[&str]) -> Engine {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name).display().to_string();
         let ready = UnixDatagram::bind(at("notify")).unwrap();
@@ -18,6 +23,7 @@ impl Engine {
         let mut dockerd = Command::new("unshare")
             .args(["--mount", "--propagation", "private", "dockerd", "--bridge=none", "--iptables=false"])
             .arg("--ip6tables=false")
+            .args(options)
             .args([format!("--data-root={}", at("data")), format!("--exec-root={}", at("exec"))])
             .args([format!("--pidfile={}", at("pid")), format!("--host=unix://{}", at("socket"))])
             .env("NOTIFY_SOCKET", at("notify"))
@@ -73,8 +79,6 @@ impl Engine {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_moorage"));
         command.args(arguments).env("DOCKER_HOST", self.socket()).env("HOME", self.directory.path());
-        // The distribution's docker comes first: it speaks BuildKit without a further program.
-        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.stdin(Stdio::null());
         command
     }

@@ -9,7 +9,11 @@
 )]
 
 mod author;
+mod bases;
+mod checked;
 mod engine;
+mod gate;
+mod interrupted;
 mod publish;
 mod rebuild;
 mod repository;

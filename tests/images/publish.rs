@@ -2,7 +2,7 @@
 
 #[path = "../support/docker_registry.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
-mod docker_registry;
+pub mod docker_registry;
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use docker_registry::{DockerRegistry, PASSWORD};
 
 /// Noise of 60 KB a file, the same each time.
-fn tree(root: &Path, files: u64) {
+pub fn tree(root: &Path, files: u64) {
     for number in 0..files {
         let directory = root.join(format!("product/{}", number % 20));
         std::fs::create_dir_all(&directory).unwrap();
@@ -20,7 +20,7 @@ fn tree(root: &Path, files: u64) {
     }
 }
 
-fn noise(seed: u64) -> Vec<u8> {
+pub fn noise(seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::new();
     while bytes.len() < 60_000 {
@@ -32,10 +32,10 @@ fn noise(seed: u64) -> Vec<u8> {
     bytes
 }
 
-fn log_in(engine: &Engine, registry: &DockerRegistry) {
+pub fn log_in(engine: &Engine, host: &str) {
     use base64::Engine as _;
     let login = base64::engine::general_purpose::STANDARD.encode(format!("ann:{PASSWORD}"));
-    let config = format!("{{\"auths\":{{\"{}\":{{\"auth\":\"{login}\"}}}}}}", registry.host());
+    let config = format!("{{\"auths\":{{\"{}\":{{\"auth\":\"{login}\"}}}}}}", host);
     let directory = engine.directory.path().join(".docker");
     std::fs::create_dir_all(&directory).unwrap();
     std::fs::write(directory.join("config.json"), config).unwrap();
@@ -55,7 +55,7 @@ fn an_image_goes_to_the_registry_once() {
 
     let (code, _, told) = engine.moorage(&["publish-image", &name, "--progress", "plain"]);
     assert_eq!(code, 6, "without a login: {told}");
-    log_in(&engine, &registry);
+    log_in(&engine, &registry.host());
     let publish = || {
         let (code, said, told) = engine.moorage(&["publish-image", &name, "--format", "json"]);
         assert_eq!(code, 0, "{told}");
@@ -76,7 +76,7 @@ fn an_image_goes_to_the_registry_once() {
 #[ignore = "needs an engine of its own: scripts/test --soak"]
 fn a_tree_goes_to_the_registry_and_then_only_what_changed() {
     let (engine, registry) = (Engine::start(), DockerRegistry::with_login());
-    log_in(&engine, &registry);
+    log_in(&engine, &registry.host());
     let place = tempfile::tempdir().unwrap();
     tree(place.path(), 400);
     let to = format!("oci://{}/opt/siem:9.2", registry.host());

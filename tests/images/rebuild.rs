@@ -78,7 +78,7 @@ impl Place {
 #[ignore = "needs the package mirror and minutes: scripts/test --soak"]
 fn a_package_update_makes_exactly_the_images_above_it_new() {
     let place = Place::new();
-    place.ok(&["make-dev-image", "top"]);
+    how_much_of_how_much_is_said(&place);
     place.ok(&["make-dev-image", "beside"]);
     let first = place.ids();
     assert_eq!(place.hello("top"), "1.0");
@@ -127,6 +127,27 @@ fn a_package_update_makes_exactly_the_images_above_it_new() {
 
     a_failing_test_promotes_nothing(&place);
     what_was_killed_is_gone_on_with(&place);
+}
+
+/// The base's bytes on their way to the engine, and the steps of a build.
+fn how_much_of_how_much_is_said(place: &Place) {
+    let site = place.site.path().to_str().unwrap();
+    let words = ["--site", site, "--progress", "json", "make-dev-image", "top"];
+    let (code, _, told) = place.engine.moorage(&words);
+    assert_eq!(code, 0, "{told}");
+    let events = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let (mut bytes, mut items) = (Vec::new(), Vec::new());
+    for event in events.filter(|event| event["event"] == "progress") {
+        let steps = if event["unit"] == "bytes" { &mut bytes } else { &mut items };
+        steps.push((event["done"].as_u64().unwrap(), event["total"].as_u64().expect("a total")));
+    }
+    let (done, total) = *bytes.last().expect("bytes of the base");
+    assert!(done == total && total > 1 << 20, "{bytes:?}");
+    assert!(bytes.windows(2).all(|two| two[0].0 <= two[1].0), "{bytes:?}");
+    // Two images of as many steps: the builder counts the labels, too.
+    let total = items.first().expect("steps of the builds").1;
+    let once = || (1..=total).map(|step| (step, total));
+    assert_eq!(items, once().chain(once()).collect::<Vec<_>>());
 }
 
 fn a_failing_test_promotes_nothing(place: &Place) {
@@ -186,6 +207,14 @@ fn mistakes_name_file_and_line() {
     place.sources(Path::new("/nowhere"), "");
     let (_, said) = told(place);
     assert!(said.contains(&format!("{file}:3: ")), "{said}");
+    // Nobody listens there.
+    place.write(
+        file,
+        &format!("# ours\nTypes: deb\nURIs: http://127.0.0.1:1/debian\nSuites: {SUITE}\nComponents: main\n"),
+    );
+    let (code, said) = told(place);
+    assert_eq!(code, 1);
+    assert!(said.contains(&format!("{file}:3: the repository cannot be reached")), "{said}");
     place.sources(&place.repository.path(), "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n");
     let (_, said) = told(place);
     assert!(said.contains(&format!("{file}:3: ")) && said.contains("another key"), "{said}");
@@ -194,8 +223,28 @@ fn mistakes_name_file_and_line() {
     assert_eq!(code, 3);
     assert!(said.contains(&format!("{file}:6: ")) && said.contains("/nowhere.gpg"), "{said}");
     place.sources(&place.repository.path(), "");
+    // What was signed is not what is there.
+    place.repository.forge();
+    let (code, said) = told(place);
+    assert_eq!(code, 1);
+    assert!(said.contains(&format!("{file}:3: the repository's signature is wrong")), "{said}");
+    assert!(said.contains("BADSIG"), "{said}");
     place.repository.sign("Valid-Until: Sat, 01 Jan 2022 00:00:00 UTC\\n");
     let (_, said) = told(place);
     assert!(said.contains(&format!("{file}:3: ")) && said.contains("out of date"), "{said}");
     place.repository.sign("");
+    // The base's own keyring.
+    let definition = "containerauthor/bases/local-1.toml";
+    let with = |keyring: &str| {
+        let text = format!(
+            "suite = \"{SUITE}\"\nkeyring = \"{keyring}\"\npackages = [\"hello\"]\nepoch = 1700000000\n"
+        );
+        place.write(definition, &text);
+    };
+    with("none.gpg");
+    let (code, said) = told(place);
+    assert_eq!(code, 3);
+    assert!(said.contains(&format!("{definition}:2:11: the keyring none.gpg is not there")), "{said}");
+    with("local.gpg");
+    place.ok(&["make-base-image", "local-1", "--refresh"]);
 }

@@ -80,4 +80,15 @@ impl Repository {
             ),
         );
     }
+
+    /// Changes what was signed, under the signature.
+    pub fn forge(&self) {
+        shell(
+            self.directory.path(),
+            &format!(
+                "sed -i 's/^Architectures: amd64$/Architectures: amd64 i386/' dists/{SUITE}/InRelease
+                      grep -q 'amd64 i386' dists/{SUITE}/InRelease"
+            ),
+        );
+    }
 }

@@ -26,6 +26,15 @@ fn a_secret_is_seen_by_the_build_and_by_nobody_after_it() {
     let (code, _, told) = author.moorage(&["make-dev-image", "secretive", "--secret", "token=/nowhere"]);
     assert_eq!(code, 2, "{told}");
 
+    // Without Docker's command line nobody hands it to the builder, and that is said.
+    let site = author.site.path().to_str().unwrap();
+    let words = ["--site", site, "make-dev-image", "secretive", "--secret", &handed];
+    let without = author.engine.command(&words).env("PATH", "/nowhere").output().unwrap();
+    let told = String::from_utf8_lossy(&without.stderr).into_owned();
+    assert_eq!(without.status.code(), Some(3), "{told}");
+    assert!(told.contains("Docker's command line") && told.contains("apt-get install docker.io"), "{told}");
+    assert!(!author.engine.docker(&["images", "--format", "{{.Repository}}"]).contains("invalid"));
+
     let (code, said, told) = author.moorage(&["make-dev-image", "secretive", "--secret", &handed]);
     assert_eq!(code, 0, "{told}");
     // The build's output is shown while it goes on.

@@ -94,10 +94,10 @@ pub(super) fn arguments(
     if definition.repos.contains_key("dpkg.cfg") {
         arguments.push(format!("--dpkgopt={}", file("dpkg.cfg")));
     }
-    if !definition.packages.is_empty() {
-        let packages: Vec<&str> = definition.packages.iter().map(|package| package.text.as_str()).collect();
-        arguments.push(format!("--include={}", packages.join(",")));
-    }
+    // Ubuntu's apt has not the priority by which a minimal system gets it, and nothing could be built on one without.
+    let packages = definition.packages.iter().map(|package| package.text.as_str());
+    let packages: Vec<&str> = std::iter::once("apt").chain(packages.filter(|name| *name != "apt")).collect();
+    arguments.push(format!("--include={}", packages.join(",")));
     arguments.push(suite.to_owned());
     arguments.push(root.display().to_string());
     let is_source = |name: &&String| name.ends_with(".sources") || name.ends_with(".list");
