@@ -61,21 +61,19 @@ pub async fn survey(ask: Ask<'_>) -> Result<Survey> {
 
 fn graph(site: &Site, by_tag: &HashMap<&str, &ImageSummary>) -> Result<Graph> {
     let here = |reference: &str| by_tag.get(reference).map(|image| here(image));
+    let node = |name: &str, reference: String, on: Option<String>, definition: Option<Digest>| Node {
+        name: name.to_owned(),
+        here: here(&reference),
+        reference,
+        on,
+        definition,
+        news: News::None,
+    };
     let mut graph = Graph::new();
     let (bases, images) = (site.bases()?, site.images()?);
     for name in &bases {
-        let reference = site.image_reference(name)?;
-        graph.insert(
-            name.clone(),
-            Node {
-                name: name.clone(),
-                here: here(&reference),
-                reference,
-                on: None,
-                definition: Some(base::digest(&site.base(name)?)?),
-                news: News::None,
-            },
-        );
+        let definition = base::digest(&site.base(name)?)?;
+        graph.insert(name.clone(), node(name, site.image_reference(name)?, None, Some(definition)));
     }
     for name in &images {
         let (reference, definition) = (site.image_reference(name)?, site.image(name)?);
@@ -83,27 +81,10 @@ fn graph(site: &Site, by_tag: &HashMap<&str, &ImageSummary>) -> Result<Graph> {
         let defined = bases.contains(below) || images.contains(below);
         let on = if defined { below.clone() } else { site.image_reference(below)? };
         if !defined {
-            let node = Node {
-                name: on.clone(),
-                reference: on.clone(),
-                on: None,
-                definition: None,
-                here: here(&on),
-                news: News::None,
-            };
-            graph.insert(on.clone(), node);
+            graph.insert(on.clone(), node(&on, on.clone(), None, None));
         }
-        graph.insert(
-            name.clone(),
-            Node {
-                name: name.clone(),
-                here: here(&reference),
-                reference,
-                on: Some(on),
-                definition: Some(dockerfile::digest(&definition)?),
-                news: News::None,
-            },
-        );
+        let digest = dockerfile::digest(&definition)?;
+        graph.insert(name.clone(), node(name, reference, Some(on), Some(digest)));
     }
     Ok(graph)
 }
