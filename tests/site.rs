@@ -116,6 +116,24 @@ fn a_vanilla_os() {
 }
 
 #[test]
+fn a_tag_may_follow_from_what_was_typed_for_a_pattern() {
+    let directory = tempfile::tempdir().unwrap();
+    let projects = directory.path().join("dockeruser/projects");
+    std::fs::create_dir_all(&projects).unwrap();
+    let text = "[defaults]\nimage = \"demo\"\nopt = \"oci://registry.corp:5000/opt/x:{branch}\"\n[[branch]]\nmatch = \"9.*\"\n";
+    std::fs::write(projects.join("p.toml"), text).unwrap();
+    let site = Site::load(Some(directory.path()), HostConfig::default()).unwrap();
+    assert_eq!(site.check_project("p").0, []);
+    let listed = site.projects().unwrap();
+    let of = |name: &str| listed.iter().find(|project| project.name == name).unwrap().clone();
+    assert_eq!(of("p").branches[0].opt[0].url, "oci://registry.corp:5000/opt/x:{branch}");
+    let spec = site.resolve(&request("p", "9.2")).unwrap();
+    assert_eq!(spec.opt[0].url, "oci://registry.corp:5000/opt/x:9.2");
+    // One that cannot be in a reference is told when it is typed.
+    assert!(site.resolve(&request("p", "9.2+x")).is_err());
+}
+
+#[test]
 fn projects_are_listed_with_their_branches() {
     insta::assert_snapshot!(json(&site("corp").projects().unwrap()));
 }

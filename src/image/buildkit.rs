@@ -1,6 +1,8 @@
 //! A build with secrets. The classic builder knows none, and the engine's other one, BuildKit, is spoken to by Docker's own
 //! command line: what a secret is stays between the two, and gets into no layer, history or log.
 
+pub(crate) mod client;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -58,6 +60,11 @@ pub(super) fn of(definition: &ImageDefinition, secrets: &Secrets) -> Result<Secr
     definition.raw.secrets.iter().map(one).collect()
 }
 
+/// The name that stands for an id, given without `sha256:`.
+pub(super) fn pinned_name(id: &str) -> String {
+    format!("{PINNED}:{id}")
+}
+
 /// A name that `FROM` may have for an image, in place of its id.
 pub(super) struct Pinned {
     pub name: String,
@@ -72,7 +79,7 @@ impl Pinned {
         let name = TagImageOptions { repo: Some(PINNED.to_owned()), tag: Some(id.to_owned()) };
         let named = build.docker().await?.tag_image(pinned, Some(name)).await;
         named.with_context(|| format!("give {pinned} a name to build on"))?;
-        Ok(Pinned { name: format!("{PINNED}:{id}"), made: true })
+        Ok(Pinned { name: pinned_name(id), made: true })
     }
 
     /// Takes the name away again. One that a killed build left is taken away by the next on the same image.
@@ -93,7 +100,7 @@ pub(super) async fn build(
     secrets: &Secrets,
     wanted: Wanted<'_>,
 ) -> Result<()> {
-    let mut command = Command::new("docker");
+    let mut command = Command::new(client::find().await?);
     command.args(["build", "--progress=plain", "--network=host", "--tag", wanted.reference]);
     if build.refresh {
         command.arg("--no-cache");
@@ -116,14 +123,7 @@ pub(super) async fn build(
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn();
-    let missing = |what: &str, next: &str| anyhow::Error::from(Fault::new(Kind::Missing, what).next(next));
-    let mut child = match child {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let what = "Docker's command line is not installed; it hands secrets to the builder";
-            return Err(missing(what, "apt-get install docker.io"));
-        }
-        child => child.context("run docker build")?,
-    };
+    let mut child = child.context("run docker build")?;
     let mut stdin = child.stdin.take().context("hand the build its context")?;
     let mut lines = BufReader::new(child.stderr.take().context("read what the builder says")?).lines();
     let hand_in = async {
@@ -132,25 +132,18 @@ pub(super) async fn build(
         drop(stdin);
     };
     let listen = async {
-        let (mut tail, mut is_old) = (Tail::default(), false);
+        let mut tail = Tail::default();
         while let Some(line) = lines.next_line().await.context("read what the builder says")? {
-            is_old |= line.contains("buildx component is missing");
             if let Some((done, total)) = step(&line) {
                 build.report.progress(STEP, done, Some(total), Unit::Items);
             }
             tail.line(build.report, line);
         }
-        anyhow::Ok((tail, is_old))
+        anyhow::Ok(tail)
     };
     let ((), heard) = tokio::join!(hand_in, listen);
-    let (tail, is_old) = heard?;
+    let tail = heard?;
     let status = child.wait().await.context("wait for docker build")?;
-    if is_old {
-        return Err(missing(
-            "Docker's command line has no BuildKit here, which secrets need",
-            "apt-get install docker-buildx",
-        ));
-    }
     match status.success() {
         true => Ok(()),
         false => Err(tail

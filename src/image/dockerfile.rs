@@ -79,7 +79,7 @@ pub fn plan(site: &Site, name: &str) -> Result<Plan> {
 }
 
 /// The image and the dev images it is built on, itself first.
-fn lineage(site: &Site, name: &str) -> Result<Vec<ImageDefinition>, Fault> {
+pub(super) fn lineage(site: &Site, name: &str) -> Result<Vec<ImageDefinition>, Fault> {
     let images = site.images()?;
     let mut chain = vec![site.image(name)?];
     loop {
@@ -138,44 +138,6 @@ pub(super) fn pin(reference: &str, image: &Known) -> String {
 pub fn digest(definition: &ImageDefinition) -> Result<Digest> {
     let archive = context::archive(&context::render(definition, &definition.raw.base)?)?;
     Ok(label::digest([archive.as_slice()]))
-}
-
-/// A definition as it is built, for those who check it.
-#[derive(Debug, Clone)]
-pub struct Rendered {
-    /// The Dockerfile, as a person would name it.
-    pub origin: String,
-    /// The build context.
-    pub archive: Vec<u8>,
-    /// Place and text of the shell scripts in it, and of the definition's checks.
-    pub scripts: Vec<(String, String)>,
-}
-
-/// Renders the dev image `name` and everything it is built on, so that all mistakes in templates are found.
-pub fn rendered(site: &Site, name: &str) -> Result<Rendered> {
-    let chain = lineage(site, name)?;
-    let definition = chain.first().context("a lineage begins with the image itself")?;
-    if let Some(lowest) = chain.last() {
-        site.image_reference(&lowest.raw.base)?;
-    }
-    let files = context::render(definition, &definition.raw.base)?;
-    let is_shell = |text: &str| {
-        let first = text.lines().next().unwrap_or_default();
-        first.starts_with("#!")
-            && ["sh", "bash", "dash"].iter().any(|shell| first.trim_end().ends_with(shell))
-    };
-    let scripts = files.iter().filter_map(|file| {
-        let text = std::str::from_utf8(&file.content).ok()?;
-        is_shell(text).then(|| (file.origin.clone(), text.to_owned()))
-    });
-    let place = |at: usize| format!("{}, check {at}", definition.origin);
-    let checks = (1..).zip(&definition.raw.checks).map(|(at, check)| (place(at), check.clone()));
-    let dockerfile = files.iter().find(|file| file.name == "Dockerfile");
-    Ok(Rendered {
-        origin: dockerfile.map_or_else(|| name.to_owned(), |file| file.origin.clone()),
-        archive: context::archive(&files)?,
-        scripts: scripts.chain(checks).collect(),
-    })
 }
 
 async fn one(build: Build<'_>, definition: &ImageDefinition, on: &On) -> Result<Built> {

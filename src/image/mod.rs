@@ -14,10 +14,12 @@ mod log;
 pub mod memory;
 pub mod publish;
 pub mod rebuild;
+pub mod script;
 pub mod smoke;
 pub mod squash;
 mod stream;
 pub mod survey;
+pub mod variants;
 
 use anyhow::{Context as _, Result};
 use bollard::Docker;

@@ -15,6 +15,7 @@ pub mod nearest;
 mod project;
 mod raw;
 mod resolve;
+mod samples;
 mod shape;
 mod substitute;
 mod text;

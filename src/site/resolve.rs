@@ -166,7 +166,7 @@ fn people(owner: &Owner, user: &str, members: &[String]) -> BTreeSet<String> {
 }
 
 /// Two things cannot go to the same place.
-fn distinct<'a>(sort: &str, places: impl Iterator<Item = &'a str>) -> Result<(), Fault> {
+pub(super) fn distinct<'a>(sort: &str, places: impl Iterator<Item = &'a str>) -> Result<(), Fault> {
     let mut seen = BTreeSet::new();
     for place in places {
         if !seen.insert(place) {

@@ -8,6 +8,14 @@ pub(super) struct Values<'a> {
     pub owner: Option<&'a str>,
 }
 
+impl Values<'_> {
+    /// With some name for each that has no value.
+    pub fn filled(&self) -> Values<'_> {
+        let some = Some("x");
+        Values { project: self.project.or(some), branch: self.branch.or(some), owner: self.owner.or(some) }
+    }
+}
+
 /// Replaces the placeholders; `{{` and `}}` are written for braces. An unknown or open placeholder is an error that
 /// says so.
 pub(super) fn substitute(text: &str, values: &Values<'_>) -> Result<String, String> {

@@ -104,9 +104,12 @@ impl Check<'_> {
     fn archives(&self, many: Option<&Many<RawArchive>>) -> Result<Vec<Archive>, Fault> {
         self.each(many, |check, RawArchive(archive), span| {
             let url = check.substituted(&archive.url, span.clone())?;
-            let archive = Archive { url, sha256: archive.sha256 };
-            archive.scheme().map_err(|e| check.source.fault(Some(span), &e.to_string()))?;
-            Ok(archive)
+            let told =
+                |what: &dyn std::fmt::Display| check.source.fault(Some(span.clone()), &what.to_string());
+            // What is not known yet, of a pattern for instance, will be some name; its braces are no part of a reference.
+            let some = substitute(&archive.url, &check.values.filled()).map_err(|why| told(&why))?;
+            Archive { url: some, sha256: archive.sha256 }.scheme().map_err(|e| told(&e))?;
+            Ok(Archive { url, sha256: archive.sha256 })
         })
     }
 

@@ -2,11 +2,14 @@
 
 mod tools;
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use serde::Serialize;
 
 use crate::engine::Engine;
-use crate::image::{base, dockerfile};
+use crate::image::script::Script;
+use crate::image::{base, variants};
 use crate::invocation::Invocation;
 use crate::report::{Fault, Kind, Table};
 use crate::site::Site;
@@ -15,9 +18,10 @@ use tools::Tools;
 
 /// Check everything a site defines: all files, all templates, all branches
 ///
-/// TOML files are read with line and column; templates are rendered and given to the tools that will read them: shell
-/// scripts and the shell commands of every branch to shellcheck, Dockerfiles to the engine's own parser. Nothing is
-/// built, pulled or changed. What could not be checked is said. Ends with 2 when there is a mistake.
+/// TOML files are read with line and column; templates are rendered in all their variants and given to the tools that will
+/// read them: scripts, what RUN and the like give to a shell, and the shell commands of every branch to shellcheck,
+/// Dockerfiles to the engine's own parser and to "docker build --check", where that is there. Nothing is built, pulled or
+/// changed. What could not be checked is said. Ends with 2 when there is a mistake.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   moorage check-site --site ~/our-site
@@ -46,6 +50,8 @@ struct Checked {
     projects: usize,
     bases: usize,
     images: usize,
+    /// Renderings of the images' templates that were looked at.
+    variants: usize,
     scripts: usize,
     mistakes: Vec<Finding>,
     /// What was not checked, and why.
@@ -77,7 +83,7 @@ async fn check(site: &Site, tools: &mut Tools<'_>) -> Result<Checked> {
     for name in &projects {
         let (faults, found) = site.check_project(name);
         mistakes.extend(faults.into_iter().map(Finding::from));
-        scripts.extend(found.into_iter().map(|script| (script.place, script.text)));
+        scripts.extend(found.into_iter().map(|script| Script::command(script.place, script.text)));
     }
     for name in &bases {
         match checked_base(site, name) {
@@ -85,25 +91,33 @@ async fn check(site: &Site, tools: &mut Tools<'_>) -> Result<Checked> {
             Err(fault) => mistakes.push(fault.into()),
         }
     }
+    let mut rendered = 0;
     for name in &images {
-        match dockerfile::rendered(site, name) {
-            Ok(rendered) => {
-                mistakes.extend(tools.dockerfile(&rendered).await?);
-                scripts.extend(rendered.scripts);
+        match variants::variants(site, name) {
+            Ok(variants) => {
+                for variant in variants {
+                    rendered += 1;
+                    // What is wrong in several variants is told once.
+                    let found = tools.dockerfile(&variant).await?;
+                    mistakes.extend(found.filter(|found| !mistakes.contains(found)));
+                    scripts.extend(variant.scripts);
+                    variant.unread.into_iter().for_each(|what| tools.not(what));
+                }
             }
             Err(error) => mistakes.push(Fault::of(&error).into()),
         }
     }
-    scripts.sort();
-    // Branches that inherit a command have the same; it is told once.
-    scripts.dedup_by(|a, b| a.1 == b.1);
-    for (place, text) in &scripts {
-        mistakes.extend(tools.shell(place, text).await?);
+    // Branches that inherit a command have the same, and so have variants; it is told once.
+    let mut seen = BTreeSet::new();
+    scripts.retain(|script| seen.insert((script.text.clone(), script.shell.clone())));
+    for script in &scripts {
+        mistakes.extend(tools.shell(script).await?);
     }
     Ok(Checked {
         projects: projects.len(),
         bases: bases.len(),
         images: images.len(),
+        variants: rendered,
         scripts: scripts.len(),
         mistakes,
         unchecked: std::mem::take(&mut tools.missing),
@@ -111,7 +125,7 @@ async fn check(site: &Site, tools: &mut Tools<'_>) -> Result<Checked> {
 }
 
 /// The shell commands of a base that is right; a lock beside it is read, too.
-fn checked_base(site: &Site, name: &str) -> Result<Vec<(String, String)>, Fault> {
+fn checked_base(site: &Site, name: &str) -> Result<Vec<Script>, Fault> {
     let definition = site.base(name)?;
     base::check(&definition)?;
     if let Some((file, text)) = site.lock_of(name)? {
@@ -119,14 +133,14 @@ fn checked_base(site: &Site, name: &str) -> Result<Vec<(String, String)>, Fault>
         base::Lock::parse(&file.display().to_string(), &text, name, digest)?;
     }
     let place = |at: usize| format!("{}, check {at}", definition.origin);
-    Ok((1..).zip(&definition.checks).map(|(at, check)| (place(at), check.clone())).collect())
+    Ok((1..).zip(&definition.checks).map(|(at, check)| Script::command(place(at), check.clone())).collect())
 }
 
 fn text(checked: &Checked) -> String {
     if checked.mistakes.is_empty() {
-        let Checked { projects, bases, images, scripts, .. } = checked;
+        let Checked { projects, bases, images, variants, scripts, .. } = checked;
         return format!(
-            "{projects} projects, {bases} bases, {images} images and {scripts} scripts are right\n"
+            "{projects} projects, {bases} bases, {images} images in {variants} variants and {scripts} scripts are right\n"
         );
     }
     let mut table = Table::new(&["MISTAKE", "WHY"]);
