@@ -69,5 +69,5 @@ async fn output(host: &Host, record: &Record) -> Result<()> {
 }
 
 fn open(host: &Host, record: &Record, what: &str) -> Result<RunLog> {
-    RunLog::open(&host.config.storage, record.spec.name.as_str(), what, record.gid)
+    RunLog::open(&host.config.storage, record.spec.name.as_str(), what, record.reader())
 }

@@ -123,7 +123,7 @@ async fn fresh(host: &Host, make: Make) -> Result<(Record, Bytes)> {
     let mut record = new_record(host, &make).await?;
     let name = record.spec.name.to_string();
     let name = name.as_str();
-    runlog::give(Path::new(&make.log), record.gid)?;
+    runlog::give(Path::new(&make.log), record.reader())?;
     let ((), other) = tokio::try_join!(names_are_free(host, &record), host.engine.inspect(name))?;
     if let Some(other) = other {
         // Ours, without a record and without its volumes: an engine finished creating it after it was undone.

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Account;
-use crate::spec::{ContainerName, ContainerSpec, Mac};
+use super::runlog::Reader;
+use crate::spec::{ContainerName, ContainerSpec, Mac, Owner};
 
 /// The version of [`Record`]'s layout.
 pub const SCHEMA: u32 = 1;
@@ -121,6 +122,14 @@ impl Record {
     /// Whom `ssh` and `enter-container` use.
     pub fn user(&self) -> &str {
         self.people.first().map_or("root", |account| &account.name)
+    }
+
+    /// Who reads what was logged about it, and what it logged.
+    pub fn reader(&self) -> Reader {
+        match (&self.spec.owner, self.people.first()) {
+            (Owner::Person(_), Some(person)) => Reader::Person(person.uid),
+            _ => Reader::Group(self.gid),
+        }
     }
 
     /// The volume that holds `/opt`.

@@ -1,13 +1,15 @@
-//! The log of one run: `<storage>/logs/<name>/<time>-<verb>.log`, root's, readable by the owner's group. What is said
+//! The log of one run: `<storage>/logs/<name>/<time>-<verb>.log`, root's, readable by the container's owner. What is said
 //! inside goes into it, so its length is limited; so is the number of runs that are kept.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, fchown};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
+use rustix::io::Errno;
+use xattr::FileExt as _;
 
 use crate::report::{Event, Reporter, escape};
 
@@ -51,26 +53,90 @@ pub fn directory(storage: &Path, name: &str) -> PathBuf {
     storage.join("logs").join(name)
 }
 
-/// Lets the group `gid` read a log that was opened before it was known whose container it is about.
-pub fn give(log: &Path, gid: u32) -> Result<()> {
-    let directory = log.parent().context("a log needs a directory")?;
-    std::os::unix::fs::chown(directory, Some(0), Some(gid))
-        .and_then(|()| std::os::unix::fs::chown(log, Some(0), Some(gid)))
-        .with_context(|| format!("give {} to group {gid}", log.display()))
+/// Who reads a container's logs, beside root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// By uid, and not by a primary group, which may be that of everybody.
+    Person(u32),
+    /// By gid.
+    Group(u32),
 }
+
+impl Reader {
+    /// Lets the reader into a directory or a file of root's, and whoever was before out of it.
+    fn let_in(self, file: &File, permissions: u32) -> std::io::Result<()> {
+        let gid = match self {
+            Reader::Person(_) => 0,
+            Reader::Group(gid) => gid,
+        };
+        match file.remove_xattr(ACL) {
+            Err(error) if error.raw_os_error().is_some_and(|code| code != NO_ACL && code != NO_ACLS) => {
+                Err(error)
+            }
+            _ => Ok(()),
+        }?;
+        fchown(file, Some(0), Some(gid))?;
+        file.set_permissions(Permissions::from_mode(permissions))?;
+        match self {
+            Reader::Group(_) => Ok(()),
+            Reader::Person(uid) => file.set_xattr(ACL, &acl(permissions, uid)),
+        }
+    }
+}
+
+/// Where the kernel keeps who else may do what (acl(5)).
+const ACL: &str = "system.posix_acl_access";
+/// There is none, and there can be none.
+const NO_ACL: i32 = Errno::NODATA.raw_os_error();
+const NO_ACLS: i32 = Errno::OPNOTSUPP.raw_os_error();
+
+/// `permissions`, of which the group's are one person's instead; as in the kernel's `posix_acl_xattr.h`.
+fn acl(permissions: u32, uid: u32) -> Vec<u8> {
+    const VERSION: u32 = 2;
+    const NOBODY: u32 = u32::MAX;
+    let (own, theirs) = (permissions >> 6 & 7, permissions >> 3 & 7);
+    // The file's owner, the person, the group, the most that the two may, everybody else.
+    let entries = [
+        (0x01, own, NOBODY),
+        (0x02, theirs, uid),
+        (0x04, 0, NOBODY),
+        (0x10, theirs, NOBODY),
+        (0x20, 0, NOBODY),
+    ];
+    let mut bytes = VERSION.to_le_bytes().to_vec();
+    for (tag, may, id) in entries {
+        bytes.extend([tag, 0]);
+        bytes.extend(&may.to_le_bytes()[..2]);
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes
+}
+
+/// Lets `reader` read a log that was opened before it was known whose container it is about.
+pub fn give(log: &Path, reader: Reader) -> Result<()> {
+    let directory = log.parent().context("a log needs a directory")?;
+    File::open(directory)
+        .and_then(|directory| reader.let_in(&directory, DIRECTORY))
+        .and_then(|()| reader.let_in(&File::open(log)?, FILE))
+        .with_context(|| format!("give {} to its owner", log.display()))
+}
+
+/// The permissions of a container's directory of logs, and of a log.
+const DIRECTORY: u32 = 0o750;
+const FILE: u32 = 0o640;
 
 impl RunLog {
     /// Opens the log of a run of `verb` on container `name`.
-    pub fn open(storage: &Path, name: &str, verb: &str, gid: u32) -> Result<RunLog> {
+    pub fn open(storage: &Path, name: &str, verb: &str, reader: Reader) -> Result<RunLog> {
         let directory = directory(storage, name);
         let path =
             directory.join(format!("{}-{verb}.log", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.3fZ")));
         let open = || -> std::io::Result<File> {
             DirBuilder::new().recursive(true).mode(0o755).create(storage.join("logs"))?;
-            DirBuilder::new().recursive(true).mode(0o750).create(&directory)?;
-            std::os::unix::fs::chown(&directory, Some(0), Some(gid))?;
-            let file = File::options().append(true).create(true).mode(0o640).open(&path)?;
-            fchown(&file, Some(0), Some(gid))?;
+            DirBuilder::new().recursive(true).mode(DIRECTORY).create(&directory)?;
+            reader.let_in(&File::open(&directory)?, DIRECTORY)?;
+            let file = File::options().append(true).create(true).mode(0o600).open(&path)?;
+            reader.let_in(&file, FILE)?;
             Ok(file)
         };
         let file = open().with_context(|| format!("open the log {}", path.display()))?;
@@ -136,7 +202,7 @@ mod tests {
     use super::*;
 
     fn open(storage: &Path) -> RunLog {
-        RunLog::open(storage, "x-ann", "make", rustix::process::getgid().as_raw()).unwrap()
+        RunLog::open(storage, "x-ann", "make", Reader::Group(rustix::process::getgid().as_raw())).unwrap()
     }
 
     #[test]
@@ -163,6 +229,23 @@ mod tests {
         log.close::<()>(&Err(anyhow::anyhow!("it said \u{9b}2J")));
         let text = std::fs::read_to_string(&log.path).unwrap();
         assert!(text.contains("red \\u{1b}[31m") && text.contains("it said \\u{9b}2J"), "{text}");
+    }
+
+    #[test]
+    fn its_reader_reads_it_and_nobody_else_of_their_group() {
+        let storage = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(storage.path(), Permissions::from_mode(0o755)).unwrap();
+        let reads = |path: &Path, uid, gid| {
+            use std::os::unix::process::CommandExt as _;
+            let mut cat = std::process::Command::new("cat");
+            cat.uid(uid).gid(gid).arg(path).output().unwrap().status.success()
+        };
+        let log = RunLog::open(storage.path(), "x-ann", "make", Reader::Group(5000)).unwrap();
+        assert!(reads(&log.path, 5001, 5000) && !reads(&log.path, 5001, 5001));
+        give(&log.path, Reader::Person(5001)).unwrap();
+        assert!(reads(&log.path, 5001, 5000) && !reads(&log.path, 5002, 5000) && !reads(&log.path, 5002, 0));
+        give(&log.path, Reader::Group(5000)).unwrap();
+        assert!(reads(&log.path, 5002, 5000) && !reads(&log.path, 5001, 5001));
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub fn begin(
         }
         Ok(free)
     })?;
-    let log = RunLog::open(&app.host.config.storage, source.spec.name.as_str(), "clone", source.gid)?;
+    let log = RunLog::open(&app.host.config.storage, source.spec.name.as_str(), "clone", source.reader())?;
     let first = operations.first().map(|operation| (operation.id.clone(), operation.cancel.clone()));
     let (id, cancel) =
         first.ok_or_else(|| Fault::new(Kind::Usage, "no clone was asked for").next("another --count"))?;

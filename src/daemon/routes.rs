@@ -22,11 +22,11 @@ use crate::api::{
 };
 use crate::container::make::{Make, make};
 use crate::container::plan::{self, Places};
-use crate::container::runlog::RunLog;
+use crate::container::runlog::{Reader, RunLog};
 use crate::container::{Caller, Record, blocking, check, diff, lifecycle, people, view};
 use crate::report::{Fault, Finding, Kind};
 use crate::spec::plan::Plan;
-use crate::spec::{Archive, ContainerName, Mac, Owner};
+use crate::spec::{Archive, ContainerName, Mac};
 
 /// The most images, or archives, one question may be about: all projects of a large site.
 const MOST_PRESENT: usize = 1024;
@@ -233,15 +233,9 @@ async fn make_container(
     let mut operation = app.operations.begin(&name, "make", caller.account.uid).await?;
     // Again, now that nobody else works on it.
     let there = app.permitted_if_there(&caller, Action::Operate, &name)?;
-    let gid = match &request.spec.owner {
-        // Whoever makes it once more, its logs are its owner's.
-        _ if there.is_some() => there.map_or(0, |record| record.gid),
-        Owner::Group(group) => {
-            caller.groups.iter().find(|(_, name)| name == group).map_or(0, |(gid, _)| *gid)
-        }
-        Owner::Person(_) => caller.account.gid,
-    };
-    let log = RunLog::open(&app.host.config.storage, &name, "make", gid)?;
+    // Whoever makes it once more, its logs are its owner's; those of a new one are given to them once it has one.
+    let reader = there.map_or(Reader::Person(caller.account.uid), |record| record.reader());
+    let log = RunLog::open(&app.host.config.storage, &name, "make", reader)?;
     Ok(events::stream((operation.id.clone(), operation.cancel.clone()), move |report| {
         let report = log.tee(&report);
         let wanted = Make {
@@ -277,7 +271,7 @@ macro_rules! verb {
             let current = app.permitted_if_there(&caller, $action, &name)?.ok_or_else(|| {
                 Fault::new(Kind::NotFound, format!("{name} was removed just now")).next("list-containers")
             })?;
-            let log = RunLog::open(&app.host.config.storage, &name, $verb, current.gid)?;
+            let log = RunLog::open(&app.host.config.storage, &name, $verb, current.reader())?;
             Ok(events::stream((operation.id.clone(), CancellationToken::new()), move |report| {
                 let report = log.tee(&report);
                 async move {

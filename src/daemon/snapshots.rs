@@ -62,7 +62,7 @@ pub async fn take(
     let request: SnapshotRequest = body(&bytes)?;
     let name = request.name.unwrap_or_else(|| SnapshotName::of_time(jiff::Timestamp::now()));
     let (operation, source) = begun(&app, &caller, &typed, CLONE).await?;
-    let log = RunLog::open(&app.host.config.storage, source.spec.name.as_str(), "snapshot", source.gid)?;
+    let log = RunLog::open(&app.host.config.storage, source.spec.name.as_str(), "snapshot", source.reader())?;
     Ok(events::stream((operation.id.clone(), operation.cancel.clone()), move |report| {
         let report = log.tee(&report);
         async move {
@@ -167,7 +167,7 @@ fn made_anew(
     (record, to): (Record, To),
     verb: &'static str,
 ) -> Answer<Response> {
-    let log = RunLog::open(&app.host.config.storage, record.spec.name.as_str(), verb, record.gid)?;
+    let log = RunLog::open(&app.host.config.storage, record.spec.name.as_str(), verb, record.reader())?;
     // Once begun it is gone through with: half of it is no container.
     Ok(events::stream((operation.id.clone(), CancellationToken::new()), move |report| {
         let report = log.tee(&report);
