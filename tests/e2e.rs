@@ -5,6 +5,8 @@ mod support;
 
 mod e2e {
     mod address;
+    mod bundles;
+    mod clients;
     mod clone;
     mod collecting;
     mod doctor;

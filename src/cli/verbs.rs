@@ -65,6 +65,8 @@ role!(Registryserver in registryserver {
     AddUser => add_user,
     RemoveUser => remove_user,
     CollectGarbage => collect_garbage,
+    CreateBundle => create_bundle,
+    ApplyBundle => apply_bundle,
 });
 
 role!(Scripthacker in scripthacker {

@@ -289,7 +289,7 @@ fn refused(error: &OciDistributionError) -> bool {
     matches!(error, OciDistributionError::RequestError(e) if e.is_connect())
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let name = host.split(':').next().unwrap_or(host);
     name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

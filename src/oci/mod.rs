@@ -26,9 +26,11 @@ mod access;
 mod artifact;
 mod blob;
 mod client;
+mod examine;
 mod fault;
 
 pub use access::Access;
 pub use artifact::{Artifact, Blob, EMPTY, Manifest, OPT_ARTIFACT, OPT_DIGEST, OPT_LAYER, OPT_PIECE};
 pub use blob::Incoming;
 pub use client::Registry;
+pub use examine::examine;

@@ -3,6 +3,7 @@
 //! Everybody reads from one server, without a login; who publishes logs in to the other. So pulling goes on while the
 //! writer is stopped, and a login decides who may push, which htpasswd alone cannot.
 
+pub mod bundle;
 mod certificate;
 pub mod collect;
 mod configuration;
@@ -17,4 +18,4 @@ pub use certificate::read as read_certificate;
 pub use name::Name;
 pub use place::{Place, Settings};
 pub use server::{SERVERS, Server};
-pub use start::{CERTIFICATES, Started, Wanted, start, trust};
+pub use start::{CERTIFICATES, Started, Wanted, program, start, trust};

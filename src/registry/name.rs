@@ -1,33 +1,18 @@
 //! By what name a registry is reached.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::spec::{BadName, checked_text};
 
 /// A DNS name or an IPv4 address: the certificate is for it, and images are named after it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
 
-/// Why a text is no [`Name`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadName(String);
-
-impl fmt::Display for BadName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for BadName {}
-
 impl Name {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// The address, where it is one.
     pub fn address(&self) -> Option<Ipv4Addr> {
         self.0.parse().ok()
@@ -39,25 +24,7 @@ impl Name {
     }
 }
 
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl From<Name> for String {
-    fn from(name: Name) -> String {
-        name.0
-    }
-}
-
-impl TryFrom<String> for Name {
-    type Error = BadName;
-
-    fn try_from(text: String) -> Result<Name, BadName> {
-        text.parse()
-    }
-}
+checked_text!(Name, BadName);
 
 impl FromStr for Name {
     type Err = BadName;

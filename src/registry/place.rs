@@ -85,6 +85,11 @@ impl Place {
         self.root.join("unfinished")
     }
 
+    /// Signs bundles.
+    pub fn bundle_key(&self) -> PathBuf {
+        self.root.join("bundle.key")
+    }
+
     /// What the last collection of garbage did.
     pub fn collection(&self) -> PathBuf {
         self.root.join("collected.json")

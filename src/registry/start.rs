@@ -269,7 +269,7 @@ fn certificates(place: &Place, settings: &Settings, steps: &mut Steps<'_>) -> Re
 }
 
 /// Where the server's program is.
-fn program() -> Result<String> {
+pub fn program() -> Result<String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found =
         std::env::split_paths(&path).map(|directory| directory.join(PROGRAM)).find(|file| file.is_file());

@@ -1,7 +1,9 @@
 //! Verbs of who runs the registry. They run in the caller's own process, as root.
 
 pub mod add_user;
+pub mod apply_bundle;
 pub mod collect_garbage;
+pub mod create_bundle;
 pub mod remove_user;
 pub mod show_registry;
 pub mod start_registry;

@@ -11,6 +11,7 @@ pub mod plan;
 pub mod reference;
 pub mod size;
 pub mod snapshot;
+mod text;
 
 pub use address::{Addressing, Fixed};
 pub use archive::{Archive, Digest};
@@ -21,3 +22,4 @@ pub use name::{BadName, ContainerName, Owner};
 pub use reference::Reference;
 pub use size::ByteSize;
 pub use snapshot::SnapshotName;
+pub(crate) use text::checked_text;

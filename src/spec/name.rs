@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::text::checked_text;
+
 /// The longest DNS label, in bytes (RFC 1035, 2.3.4).
 const LONGEST: usize = 63;
 /// The most of it that the owner takes: the longest name useradd(8) makes.
@@ -17,9 +19,9 @@ const OWNER_LONGEST: usize = 32;
 #[serde(try_from = "String", into = "String")]
 pub struct ContainerName(String);
 
-/// Not a name.
+/// Not a name, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadName(String);
+pub struct BadName(pub(crate) String);
 
 impl fmt::Display for BadName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,11 +64,9 @@ impl ContainerName {
         let ends = self.0.match_indices('-').map(|(dash, _)| &self.0[dash + 1..]);
         ends.filter(move |end| end.len() > own && end.len() <= OWNER_LONGEST)
     }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
+
+checked_text!(ContainerName, BadName);
 
 /// Six digits that tell two texts apart.
 fn hash(text: &str) -> String {
@@ -102,26 +102,6 @@ impl FromStr for ContainerName {
                 "{text:?} is not a container's name (a-z, 0-9 and inner dashes, at most {LONGEST} characters)"
             ))),
         }
-    }
-}
-
-impl TryFrom<String> for ContainerName {
-    type Error = BadName;
-
-    fn try_from(text: String) -> Result<ContainerName, BadName> {
-        text.parse()
-    }
-}
-
-impl From<ContainerName> for String {
-    fn from(name: ContainerName) -> String {
-        name.0
-    }
-}
-
-impl fmt::Display for ContainerName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

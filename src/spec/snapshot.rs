@@ -1,9 +1,10 @@
 //! What snapshots are called.
 
-use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use super::text::checked_text;
 
 /// The longest name.
 const LONGEST: usize = 40;
@@ -18,11 +19,9 @@ impl SnapshotName {
     pub fn of_time(time: jiff::Timestamp) -> SnapshotName {
         SnapshotName(time.strftime("%Y%m%dt%H%M%S").to_string())
     }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
+
+checked_text!(SnapshotName, String);
 
 impl FromStr for SnapshotName {
     type Err = String;
@@ -38,26 +37,6 @@ impl FromStr for SnapshotName {
                 "{text:?} is not a snapshot's name (a-z, 0-9 and inner dashes, at most {LONGEST} characters)"
             )),
         }
-    }
-}
-
-impl TryFrom<String> for SnapshotName {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<SnapshotName, String> {
-        text.parse()
-    }
-}
-
-impl From<SnapshotName> for String {
-    fn from(name: SnapshotName) -> String {
-        name.0
-    }
-}
-
-impl fmt::Display for SnapshotName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

@@ -371,3 +371,52 @@ fn a_collection_that_is_killed_leaves_everything_whole() {
     place.collect(&["--dry-run", "--grace", "0s"]).ok().says("nothing would go");
     place.docker("nobody", &["pull", "-q", &format!("{PULL}/siem:3")]).ok();
 }
+
+/// These stop the daemon.
+mod alone {
+    use super::*;
+    use crate::support::machine::{Daemons, world};
+
+    const CONFIG: &str = "/etc/moorage/config.toml";
+
+    /// The host's configuration is again what it was when this goes out of scope.
+    struct Told(String, #[allow(dead_code, reason = "it goes last")] Daemons);
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            world("stop", "daemon");
+            std::fs::write(CONFIG, &self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_host_tells_the_registry_what_it_uses() {
+        let place = Place::published_to();
+        place.publish(&["used:1"]);
+        let image = format!("{PULL}/used:1");
+        place.docker("nobody", &["pull", "-q", &image]).ok();
+        let container = Container::of(&image);
+        root().shell(&format!("printf 'correct horse' | docker login -u ann --password-stdin {PUSH}")).ok();
+        let before = std::fs::read_to_string(CONFIG).unwrap();
+        world("stop", "daemon");
+        let told = Told(before.clone(), Daemons);
+        std::fs::write(CONFIG, format!("in_use_to = \"{PUSH}\"\n{before}")).unwrap();
+        world("start", "daemon");
+        let words = format!("{PUSH} knows what this host uses");
+        let wait =
+            format!("grep -q -m1 '{words}' <(exec tail --pid=$$ -n +1 -F /var/log/moorage/daemon.log)");
+        root().run("timeout", &["60", "bash", "-c", &wait]).ok();
+        drop(told);
+        root().shell(&format!("docker logout {PUSH}")).ok();
+        let shown = place.show();
+        assert_eq!(shown["repositories"][0]["name"], "moorage/in-use", "{shown:#}");
+        let host = shown["repositories"][0]["tags"][0].as_str().unwrap().to_owned();
+
+        // The container goes; the list that this host has told is still believed.
+        drop(container);
+        root().run("docker", &["rmi", &image]).ok();
+        let all = ["--keep-last", "0", "--grace", "0s", "--yes"];
+        place.collect(&all).ok().says("nothing went");
+        place.collect(&[&all[..], &["--forget-host", &host]].concat()).ok().says("used:1");
+    }
+}

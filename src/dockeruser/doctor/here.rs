@@ -1,14 +1,21 @@
 //! What the person's own process can see, and what the daemon answers.
 
+use std::collections::BTreeSet;
+
 use crate::api::{Client, Version};
 use crate::invocation::Invocation;
-use crate::report::{Fault, Finding, Kind};
+use crate::oci::{Access, examine};
+use crate::report::{Fault, Finding, Kind, Level};
+use crate::site::host::{CONFIG, HostConfig};
 
 const AREA: &str = "daemon";
 
 /// Everything. A daemon that does not answer is a finding like any other, and what it would have looked at is missing.
 pub async fn findings(invocation: &Invocation) -> Vec<Finding> {
     let mut all = Vec::new();
+    if let Ok(config) = HostConfig::load(std::path::Path::new(CONFIG)) {
+        all = of_config(&config).await;
+    }
     let client = match Client::connect(&invocation.socket).await {
         Ok(client) => client,
         Err(error) => {
@@ -27,6 +34,27 @@ pub async fn findings(invocation: &Invocation) -> Vec<Finding> {
         Err(error) => all.push(Finding::of(AREA, &error)),
     }
     all
+}
+
+/// The registries of this host. What only may be used need not be there today.
+async fn of_config(config: &HostConfig) -> Vec<Finding> {
+    // `registry` may name a place in one.
+    let host = |name: &String| name.split('/').next().unwrap_or_default().to_owned();
+    let needed: BTreeSet<String> = config.registry.iter().chain(&config.in_use_to).map(host).collect();
+    let others: BTreeSet<String> = config.registries.iter().map(host).collect();
+    let others: Vec<String> = others.difference(&needed).cloned().collect();
+    let mut all = registries(&needed.into_iter().collect::<Vec<_>>()).await;
+    all.extend(registries(&others).await.into_iter().map(|finding| match finding.level {
+        Level::Problem => Finding { level: Level::Warning, ..finding },
+        _ => finding,
+    }));
+    all
+}
+
+/// Whether each registry can be used from here, all asked at the same time.
+pub async fn registries(hosts: &[String]) -> Vec<Finding> {
+    let access = Access::of_docker();
+    futures_util::future::join_all(hosts.iter().map(|host| examine(host, &access))).await
 }
 
 fn not_answering(fault: &Fault) -> Finding {
@@ -51,7 +79,6 @@ fn judge_version(daemon: &Version, own: &str) -> Finding {
 mod tests {
     use super::*;
     use crate::api::API_VERSION;
-    use crate::report::Level;
 
     #[test]
     fn another_version_is_a_warning() {

@@ -11,13 +11,19 @@ use crate::report::{Finding, Level, Silent, Table};
 
 /// Look whether this host has what containers need, and say what to do where it has not
 ///
-/// Looks at the daemon, the Docker Engine, clock and disks, the parent interface and the LAN behind it: it sends a real
-/// DHCP DISCOVER, always from the same MAC, and takes no address. Changes nothing. Ends with 1 when there is a problem.
+/// Looks at the daemon, the Docker Engine, clock and disks, the registries of this host's configuration, the parent interface
+/// and the LAN behind it: it sends a real DHCP DISCOVER, always from the same MAC, and takes no address. Changes nothing.
+/// Ends with 1 when there is a problem.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   moorage doctor
+  moorage doctor --registry registry.corp:5000
   moorage doctor --format json | jq -r '.findings[] | select(.level != \"ok\") | .what'")]
-pub struct Args {}
+pub struct Args {
+    /// Only look whether this registry can be used from here, by whoever asks; may be repeated
+    #[arg(long = "registry", value_name = "HOST")]
+    registries: Vec<String>,
+}
 
 /// What is printed as JSON.
 #[derive(Debug, Serialize)]
@@ -34,8 +40,12 @@ impl Report {
     }
 }
 
-pub async fn run(_args: Args, invocation: &Invocation) -> Result<()> {
-    let report = Report::of(here::findings(invocation).await);
+pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
+    let findings = match args.registries.as_slice() {
+        [] => here::findings(invocation).await,
+        registries => here::registries(registries).await,
+    };
+    let report = Report::of(findings);
     invocation.print(&report, text)?;
     match report.problems {
         0 => Ok(()),

@@ -13,4 +13,5 @@ mod plan;
 
 pub use apply::{Collected, Collection, Record, last};
 pub use inventory::{Inventory, read};
+pub use links::Storage;
 pub use plan::{DroppedBlob, DroppedTag, Keep, Kept, Later, Plan, Policy, Used, plan};
