@@ -113,6 +113,10 @@ fn run(cli: Cli) -> Result<()> {
         Command::Registryserver(verb) | Command::RegistryserverVerb(verb) => {
             let left =
                 interrupted("; the same command completes what was begun").next("moorage show-registry");
+            // It has its own use for signals.
+            if let Registryserver::KeepRegistry(_) = verb {
+                return interrupt::alone(verb.run(&invocation));
+            }
             // In the middle of it publishers stand before a closed door.
             if let Registryserver::CollectGarbage(_) = verb {
                 let left = interrupted("; what is left is whole").next("moorage start-registry");

@@ -67,6 +67,7 @@ role!(Registryserver in registryserver {
     CollectGarbage => collect_garbage,
     CreateBundle => create_bundle,
     ApplyBundle => apply_bundle,
+    KeepRegistry => keep_registry,
 });
 
 role!(Scripthacker in scripthacker {

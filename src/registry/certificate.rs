@@ -106,6 +106,11 @@ pub fn read(certificate: &str) -> Result<Facts> {
     Ok(Facts { end, names })
 }
 
+/// The bytes of a certificate, as a server shows it.
+pub fn der(certificate: &str) -> Result<Vec<u8>> {
+    Ok(parse(certificate)?.contents)
+}
+
 fn parse(certificate: &str) -> Result<Pem> {
     let (pem, _) =
         Pem::read(std::io::Cursor::new(certificate)).map_err(|e| anyhow!("no certificate: {e}"))?;

@@ -24,7 +24,7 @@ pub fn configuration(place: &Place, settings: &Settings, server: Server) -> Resu
     render(include_str!("../../templates/registry/config.yml.j2"), values)
 }
 
-/// The systemd unit of a server; `program` is the path of the server's.
+/// The systemd unit of a server; `program` is the path of moorage.
 pub fn unit(place: &Place, settings: &Settings, server: Server, program: &str) -> Result<String> {
     // A percent sign begins a specifier (systemd.unit(5)).
     let path = |path: &std::path::Path| path.display().to_string().replace('%', "%%");
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn the_units() {
         let place = Place::at(Path::new("/var/lib/moorage/registry"));
-        let unit = |server| unit(&place, &settings(), server, "/usr/bin/docker-registry").unwrap();
+        let unit = |server| unit(&place, &settings(), server, "/usr/local/bin/moorage").unwrap();
         insta::assert_snapshot!(unit(Server::Reader) + "\n" + &unit(Server::Writer));
     }
 }

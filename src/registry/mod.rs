@@ -8,6 +8,7 @@ mod certificate;
 pub mod collect;
 mod configuration;
 pub mod contents;
+mod keep;
 mod name;
 mod place;
 mod server;
@@ -15,6 +16,7 @@ mod start;
 pub mod users;
 
 pub use certificate::read as read_certificate;
+pub use keep::keep;
 pub use name::Name;
 pub use place::{Place, Settings};
 pub use server::{SERVERS, Server};

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::certificate::SELF;
-use super::configuration::PROGRAM;
 use super::place::{Place, Settings};
 use crate::report::{Fault, Kind, Reporter};
 use crate::service::{self, Background, UNITS, run};
@@ -100,6 +99,19 @@ impl Server {
     }
 
     async fn ask(self, place: &Place, settings: &Settings) -> Result<reqwest::StatusCode> {
+        Ok(self.request(place, settings).await?.status())
+    }
+
+    /// Whether the certificate that it shows is the one on the disk.
+    async fn shows(self, place: &Place, settings: &Settings) -> Result<bool> {
+        let text = place.text(&place.certificate())?.context("there is no certificate")?;
+        let wanted = super::certificate::der(&text)?;
+        let answer = self.request(place, settings).await?;
+        let shown = answer.extensions().get::<reqwest::tls::TlsInfo>();
+        Ok(shown.and_then(reqwest::tls::TlsInfo::peer_certificate) == Some(&wanted))
+    }
+
+    async fn request(self, place: &Place, settings: &Settings) -> Result<reqwest::Response> {
         // Another part of the process may have installed it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let authority = place.text(&place.authority())?.context("there is no authority")?;
@@ -109,8 +121,9 @@ impl Server {
             .resolve(SELF, SocketAddr::from(([127, 0, 0, 1], port)))
             .no_proxy()
             .timeout(ANSWER)
+            .tls_info(true)
             .build()?;
-        Ok(client.get(format!("https://{SELF}:{port}/v2/")).send().await?.status())
+        Ok(client.get(format!("https://{SELF}:{port}/v2/")).send().await?)
     }
 
     /// Fails where another program listens on its port.
@@ -152,6 +165,7 @@ impl Server {
         }
         let configuration = self.configuration(place);
         let configuration = configuration.to_str().context("the configuration's path")?;
+        let own = std::env::current_exe().context("find this program")?;
         Background {
             program: "setpriv",
             // It reads files of root's, and has no other right of root's.
@@ -160,8 +174,9 @@ impl Server {
                 "--inh-caps=-all",
                 "--no-new-privs",
                 "--",
-                PROGRAM,
-                "serve",
+                own.to_str().context("this program's path")?,
+                "registryserver",
+                "keep-registry",
                 configuration,
             ],
             log: &self.log_file(),
@@ -169,6 +184,26 @@ impl Server {
         }
         .start(answers)
         .await
+    }
+
+    /// Has it serve with the certificate that is on the disk now, and waits until it does. Nobody is refused meanwhile, and what
+    /// is being sent is sent to the end.
+    pub async fn renew(self, place: &Place, settings: &Settings, reporter: &Reporter) -> Result<()> {
+        match service::systemd_runs() {
+            true => run("registry", "systemctl", &["reload", &self.unit()], reporter).await?,
+            false => {
+                let pid = self.process(place).with_context(|| format!("{} does not run", self.name()))?;
+                kill_process(pid, Signal::HUP).with_context(|| format!("tell {} of it", self.name()))?;
+            }
+        }
+        match service::until(async || self.shows(place, settings).await.unwrap_or(false)).await {
+            true => Ok(()),
+            false => {
+                Err(Fault::new(Kind::TimedOut, format!("{} goes on with its old certificate", self.name()))
+                    .next(self.log())
+                    .into())
+            }
+        }
     }
 
     /// Ends it for a moment: at a boot it starts all the same. What is being sent is sent to the end, within limits.

@@ -134,7 +134,9 @@ fn check_owner(directory: &Path) -> Result<()> {
 /// A [`Fault`]: [`Kind::Missing`] without the server's program, [`Kind::Usage`] for what cannot be chosen, [`Kind::Differs`]
 /// where images would be left behind, [`Kind::Failed`] for a port that is taken.
 pub async fn start(place: &Place, wanted: &Wanted, dry_run: bool, reporter: &Reporter) -> Result<Started> {
-    let program = program()?;
+    program()?;
+    let own = std::env::current_exe().context("find this program")?;
+    let own = own.to_str().context("this program's path")?.to_owned();
     let _lock = match dry_run {
         true => None,
         false => {
@@ -173,18 +175,18 @@ pub async fn start(place: &Place, wanted: &Wanted, dry_run: bool, reporter: &Rep
         let text = configuration(place, &settings, server)?;
         let mut new = steps.write_changed(place, &server.configuration(place), &text)?;
         if service::systemd_runs() {
-            new |= steps.write_changed(
-                place,
-                &server.unit_file(),
-                &unit(place, &settings, server, &program)?,
-            )?;
+            new |= steps.write_changed(place, &server.unit_file(), &unit(place, &settings, server, &own)?)?;
         }
-        changed.push(new || new_certificate || unfinished);
+        changed.push(match new || unfinished {
+            true => Change::All,
+            false if new_certificate => Change::Certificate,
+            false => Change::None,
+        });
     }
     if recorded.as_ref() != Some(&settings) {
         steps.write(&place.settings_file(), &serde_json::to_string_pretty(&settings)?)?;
     }
-    if service::systemd_runs() && changed.contains(&true) && !dry_run {
+    if service::systemd_runs() && changed.contains(&Change::All) && !dry_run {
         service::run("registry", "systemctl", &["daemon-reload"], reporter).await?;
     }
     for (server, changed) in SERVERS.into_iter().zip(changed) {
@@ -204,15 +206,32 @@ pub async fn start(place: &Place, wanted: &Wanted, dry_run: bool, reporter: &Rep
     })
 }
 
+/// What of a server's files is another than it knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    None,
+    /// That alone is taken up without an outage.
+    Certificate,
+    All,
+}
+
 async fn serve(
     place: &Place,
     settings: &Settings,
     server: Server,
-    changed: bool,
+    changed: Change,
     steps: &mut Steps<'_>,
 ) -> Result<()> {
     let runs = server.runs(place).await;
-    if runs && !changed && server.answers(place, settings).await {
+    if runs && changed == Change::Certificate {
+        let text = format!("renew the certificate of the {}", server.name());
+        if !steps.dry_run {
+            server.renew(place, settings, steps.reporter).await.with_context(|| format!("cannot {text}"))?;
+        }
+        steps.note(text);
+        return Ok(());
+    }
+    if runs && changed == Change::None && server.answers(place, settings).await {
         return Ok(());
     }
     let word = if runs { "restart" } else { "start" };

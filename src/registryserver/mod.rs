@@ -4,6 +4,7 @@ pub mod add_user;
 pub mod apply_bundle;
 pub mod collect_garbage;
 pub mod create_bundle;
+pub mod keep_registry;
 pub mod remove_user;
 pub mod show_registry;
 pub mod start_registry;

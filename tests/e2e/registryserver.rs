@@ -1,11 +1,14 @@
 //! The registry that `start-registry` makes, with the real server, and the real Docker Engine as its client over TLS.
 
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::served::{ADDRESS, PULL, PUSH, Place, STATE};
+use crate::support::events::until_directory;
+use crate::support::served::{ADDRESS, PASSWORD, PULL, PUSH, Place, STATE};
 use crate::support::{ann, root};
 
 fn mode(path: &str) -> u32 {
@@ -226,4 +229,120 @@ fn what_cannot_be_started_is_said_and_leaves_nothing() {
     place.start(&["--directory", other.to_str().unwrap()]).ends(5).says("mv ").helps();
     assert!(!other.exists());
     assert_eq!(place.show()["directory"], elsewhere.to_str().unwrap());
+}
+
+/// What a server's own process is, below the one that keeps it.
+fn server_of(keeper: &str) -> String {
+    root().run("ps", &["--ppid", keeper.trim(), "-o", "pid="]).ok().stdout.trim().to_owned()
+}
+
+#[test]
+fn a_certificate_is_renewed_and_a_server_dies_while_everybody_pulls() {
+    let place = Place::published_to();
+    // More than all buffers on the way hold.
+    let mut noise = vec![0; 48 << 20];
+    File::open("/dev/urandom").unwrap().read_exact(&mut noise).unwrap();
+    let large = place.put_blob("large", &noise);
+    let trusted = format!("/etc/docker/certs.d/{PULL}/ca.crt");
+    let url = format!("https://{PULL}/v2/large/blobs/{large}");
+    let mut slow = root().command("curl");
+    slow.args(["-sS", "--cacert", &trusted, &url]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut slow = slow.spawn().unwrap();
+    let mut whole = vec![0; 1 << 20];
+    slow.stdout.as_mut().unwrap().read_exact(&mut whole).unwrap();
+
+    let over: &'static AtomicBool = Box::leak(Box::default());
+    let (ca, api) = (trusted.clone(), format!("https://{PULL}/v2/"));
+    let asking = std::thread::spawn(move || {
+        let mut asked = 0;
+        while !over.load(Ordering::Relaxed) {
+            root().run("curl", &["-sS", "-f", "--cacert", &ca, &api]).ok();
+            asked += 1;
+        }
+        asked
+    });
+    let (keepers, before) = (place.processes(), server_of(&place.processes()[0]));
+    place
+        .start(&["--name", ADDRESS, "--name", "renewed.test"])
+        .ok()
+        .says("renew the certificate of the registry-reader");
+    let at = format!("renewed.test:6443:{ADDRESS}");
+    let renewed = ["-sS", "-f", "--cacert", &trusted, "--resolve", &at, "https://renewed.test:6443/v2/"];
+    root().run("curl", &renewed).ok();
+    assert_eq!(place.processes(), keepers);
+    // The former one is still sending.
+    assert!(server_of(&keepers[0]).lines().any(|pid| pid.trim() == before), "it was ended in the middle");
+    slow.stdout.as_mut().unwrap().read_to_end(&mut whole).unwrap();
+    assert!(slow.wait().unwrap().success());
+    assert!(whole == noise, "another {} bytes", whole.len());
+
+    // Both are killed, which nobody notices but by waiting.
+    for keeper in &keepers {
+        for pid in server_of(keeper).lines() {
+            root().run("kill", &["-9", pid.trim()]).ok();
+        }
+    }
+    root().run("curl", &renewed).ok();
+    place.log_in("ann", PASSWORD).ok();
+    over.store(true, Ordering::Relaxed);
+    assert!(asking.join().unwrap() > 3);
+    assert_eq!(place.processes(), keepers);
+}
+
+#[test]
+fn a_server_that_is_killed_during_a_push_harms_nothing() {
+    let place = Place::published_to();
+    let image = format!("{PUSH}/killed:1");
+    place.image_of(&image, 60_000_000);
+    let mut push = root().command("docker");
+    let config = place.directory.path().join("ann");
+    let mut push = push.env("DOCKER_CONFIG", config).args(["push", "-q", &image]).spawn().unwrap();
+    let repositories = format!("{STATE}/data/docker/registry/v2");
+    let uploads = Path::new(&repositories).join("repositories/killed/_uploads");
+    std::fs::create_dir_all(&uploads).unwrap();
+    until_directory(&uploads, || std::fs::read_dir(&uploads).unwrap().next().is_some());
+    root().run("kill", &["-9", &server_of(&place.processes()[1])]).ok();
+    // Docker goes on by itself, or has to be asked again.
+    if !push.wait().unwrap().success() {
+        place.docker("ann", &["push", "-q", &image]).ok();
+    }
+    root().run("docker", &["rmi", &image]).ok();
+    place.blobs_are_whole();
+    place.docker("nobody", &["pull", "-q", &format!("{PULL}/killed:1")]).ok();
+}
+
+#[test]
+fn a_full_disk_is_said_harms_nothing_and_is_mended_by_a_collection() {
+    let place = Place::new();
+    let disk = place.directory.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let disk = disk.to_str().unwrap();
+    root().run("mount", &["-t", "tmpfs", "-o", "size=16m,mode=700", "registry-disk", disk]).ok();
+    let _mounted = Mounted(disk.to_owned());
+    place.start(&["--name", ADDRESS, "--port", "6443", "--trust", "--directory", disk]).ok();
+    place.add("ann", PASSWORD).ok();
+    place.log_in("ann", PASSWORD).ok();
+    place.publish(&["old:1"]);
+    place.publish(&["kept:1"]);
+    root().shell(&format!("dd if=/dev/zero of={disk}/filler bs=4k 2>/dev/null || true")).ok();
+    let begun = place.ask(&["-X", "POST", "-o", "/dev/null"], "new/blobs/uploads/");
+    assert!(begun.stdout.starts_with('5'), "{}", begun.whole());
+    let kept = format!("{PULL}/kept:1");
+    place.docker("nobody", &["pull", "-q", &kept]).ok();
+    root().run("docker", &["rmi", &kept]).ok();
+    let plan =
+        place.collect(&["--keep-tag", "kept:1", "--grace", "0s", "--yes", "--format", "json"]).ok().json();
+    assert!(plan["bytes"].as_u64().unwrap() > 3_000_000, "{plan:#}");
+    place.publish(&["new:1"]);
+    place.docker("nobody", &["pull", "-q", &kept]).ok();
+    root().moorage(&["stop-registry"]).ok();
+}
+
+/// A mount that ends with the test.
+struct Mounted(String);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        root().shell(&format!("[ ! -e {STATE}/registry.json ] || moorage stop-registry; umount {}", self.0));
+    }
 }

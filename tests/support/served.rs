@@ -62,10 +62,15 @@ impl Place {
 
     /// An image that nobody else has, as `name`.
     pub fn image(&self, name: &str) {
+        self.image_of(name, 3_000_000);
+    }
+
+    /// One of about so many bytes.
+    pub fn image_of(&self, name: &str, bytes: u32) {
         let tar = self.directory.path().join("ground.tar");
         root()
             .shell(&format!(
-                "cd {}; mkdir -p ground; head -c 3000000 /dev/urandom >ground/noise; tar -C ground -cf {1} .; \
+                "cd {}; mkdir -p ground; head -c {bytes} /dev/urandom >ground/noise; tar -C ground -cf {1} .; \
                  docker import {1} {name}",
                 self.directory.path().display(),
                 tar.display()

@@ -221,7 +221,7 @@ fn refuse_stale(wanted: &Plan, now: &Plan) -> Result<()> {
 fn unlink(directory: &Path, plan: &Plan, there: &Inventory, forget: &[String]) -> Result<()> {
     let storage = Storage::at(directory);
     let goes: BTreeSet<Digest> = plan.blobs.iter().map(|blob| blob.digest).collect();
-    hold(&storage, there, &goes)?;
+    hold(&storage, there, plan)?;
     for host in forget {
         remove(&storage.tag(in_use::REPOSITORY, host))?;
     }
@@ -241,12 +241,23 @@ fn unlink(directory: &Path, plan: &Plan, there: &Inventory, forget: &[String]) -
     rustix::fs::syncfs(&top).with_context(|| format!("sync {}", directory.display()))
 }
 
-/// Puts all blobs that stay into one manifest: what is being pushed has no manifest yet, and the sweep knows nothing else.
-fn hold(storage: &Storage, there: &Inventory, goes: &BTreeSet<Digest>) -> Result<()> {
+/// Puts what stays without a manifest that names it into one: what is being pushed has none yet, and the sweep knows nothing
+/// else.
+fn hold(storage: &Storage, there: &Inventory, plan: &Plan) -> Result<()> {
+    let goes: BTreeSet<(&str, Digest)> =
+        plan.manifests.iter().map(|one| (one.repository.as_str(), one.digest)).collect();
+    let mut named: BTreeSet<Digest> = plan.blobs.iter().map(|blob| blob.digest).collect();
+    for (name, home) in &there.repositories {
+        for digest in home.manifests.keys().filter(|digest| !goes.contains(&(name.as_str(), **digest))) {
+            named.insert(*digest);
+            let manifest = there.manifests.get(digest);
+            named.extend(manifest.into_iter().flat_map(|says| says.blobs.iter().chain(&says.children)));
+        }
+    }
     let layers: Vec<_> = there
         .blobs
         .iter()
-        .filter(|(digest, _)| !goes.contains(digest))
+        .filter(|(digest, _)| !named.contains(digest))
         .map(|(digest, blob)| serde_json::json!({ "mediaType": "application/octet-stream", "size": blob.size, "digest": digest }))
         .collect();
     let Some(first) = layers.first() else { return Ok(()) };
