@@ -69,11 +69,13 @@ async fn look(host: &str, access: &Access) -> anyhow::Result<Seen> {
     let mut answer = ask("https", None).send().await;
     let over_tls = answer.as_ref().map_err(why);
     if let Err(Seen::PlainHttp | Seen::Other(_)) = over_tls {
-        let plain = ask("http", None).send().await;
-        match plain {
-            Ok(_) if !is_loopback(host) => return Ok(Seen::PlainHttp),
-            Ok(plain) => answer = Ok(plain),
-            Err(_) => {}
+        // What speaks TLS may say by HTTP that it does.
+        let is_served =
+            |plain: &reqwest::Response| [StatusCode::OK, StatusCode::UNAUTHORIZED].contains(&plain.status());
+        match ask("http", None).send().await {
+            Ok(plain) if is_served(&plain) && !is_loopback(host) => return Ok(Seen::PlainHttp),
+            Ok(plain) if is_served(&plain) => answer = Ok(plain),
+            _ => {}
         }
     }
     let answer = match answer {
@@ -111,13 +113,10 @@ fn why(error: &reqwest::Error) -> Seen {
         if words.contains("dns error") || words.contains("failed to lookup address") {
             return Seen::UnknownName;
         }
-        let io = inner.downcast_ref::<io::Error>();
-        let tls = inner.downcast_ref::<rustls::Error>();
-        let wrapped = io.and_then(|io| io.get_ref()?.downcast_ref::<rustls::Error>());
-        if let Some(tls) = tls.or(wrapped) {
+        if let Some(tls) = tls_of(inner) {
             return of_tls(tls);
         }
-        match io.map(io::Error::kind) {
+        match inner.downcast_ref::<io::Error>().map(io::Error::kind) {
             Some(io::ErrorKind::ConnectionRefused) => return Seen::Refused,
             Some(io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable) => {
                 return Seen::NoRoute(words);
@@ -131,6 +130,11 @@ fn why(error: &reqwest::Error) -> Seen {
         true => Seen::Silent,
         false => Seen::Other(words),
     }
+}
+
+/// The TLS error in this one, which is wrapped more than once.
+fn tls_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    error.downcast_ref().or_else(|| tls_of(error.downcast_ref::<io::Error>()?.get_ref()?))
 }
 
 fn of_tls(error: &rustls::Error) -> Seen {

@@ -154,29 +154,37 @@ impl Apply<'_> {
     pub fn programs(&self, to: &Path) -> Result<Vec<PathBuf>> {
         let mut written = Vec::new();
         std::fs::create_dir_all(to).with_context(|| format!("make {}", to.display()))?;
+        // One that is larger than a part comes in pieces.
+        let mut coming: BTreeMap<usize, tempfile::NamedTempFile> = BTreeMap::new();
         for (path, part) in self.open()?.values() {
             part.each(path, false, |signed, source| {
                 let entry = &part.contents.entries[signed.piece.item];
-                let Some(name) = entry.path.strip_prefix("programs/") else { return Ok(()) };
-                if name.contains('/') || signed.piece.length != entry.size {
-                    return Err(Fault::new(Kind::Usage, format!("{name} is cut into pieces"))
-                        .next("make the bundle anew, with a larger --part-size")
-                        .into());
+                if !entry.path.starts_with("programs/") {
+                    return Ok(());
                 }
-                let target = to.join(name);
-                let mut temporary = tempfile::NamedTempFile::new_in(to)?;
-                let mut checked = Checked::new(source);
-                std::io::copy(&mut checked, &mut temporary)?;
-                if checked.digest() == entry.digest {
-                    use std::os::unix::fs::PermissionsExt as _;
-                    let mode = if name.ends_with(".crt") { 0o644 } else { 0o755 };
-                    temporary.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
-                    temporary.persist(&target)?;
-                    written.push(target);
+                if signed.piece.offset == 0 {
+                    coming.insert(signed.piece.item, tempfile::NamedTempFile::new_in(to)?);
                 }
-                // Else it is said by who reads the part.
+                let file =
+                    coming.get_mut(&signed.piece.item).context("a file begins with its first piece")?;
+                std::io::copy(source, file)?;
                 Ok(())
             })?;
+            // What is here now is as it was signed.
+            for signed in &part.contents.parts[part.number] {
+                let entry = &part.contents.entries[signed.piece.item];
+                let Some(name) = entry.path.strip_prefix("programs/") else { continue };
+                if signed.piece.offset + signed.piece.length < entry.size {
+                    continue;
+                }
+                let Some(file) = coming.remove(&signed.piece.item) else { continue };
+                use std::os::unix::fs::PermissionsExt as _;
+                let mode = if name.ends_with(".crt") { 0o644 } else { 0o755 };
+                file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
+                let target = to.join(name.replace('/', "-"));
+                file.persist(&target).with_context(|| format!("write {}", target.display()))?;
+                written.push(target);
+            }
         }
         Ok(written)
     }
@@ -257,14 +265,6 @@ impl<'a> Incoming<'a> {
         if signed.piece.offset + signed.piece.length == entry.size {
             file.flush()?;
             file.set_len(entry.size)?;
-            // Of one piece it is looked at by who gave the source.
-            if signed.piece.length != entry.size && !is_whole(&path, &entry.digest) {
-                let _ = std::fs::remove_file(&path);
-                return Err(Fault::new(Kind::Failed, format!("{} did not come whole", entry.path))
-                    .remains("nothing of the bundle is visible in the registry")
-                    .next("run the same command again")
-                    .into());
-            }
             self.arrived.insert(item);
         }
         Ok(())
@@ -275,6 +275,27 @@ impl<'a> Incoming<'a> {
         // A blob that is there after a power cut has to be whole: the server believes its name.
         let directory = File::open(&self.directory)?;
         rustix::fs::syncfs(&directory).context("sync the registry's disk")?;
+        let cut: BTreeSet<usize> = self
+            .contents
+            .parts
+            .iter()
+            .flatten()
+            .filter_map(|signed| {
+                (signed.piece.length != self.contents.entries.get(signed.piece.item)?.size)
+                    .then_some(signed.piece.item)
+            })
+            .collect();
+        // Each piece is as it was signed; that they belong together only the whole says.
+        if let Some(item) = self.arrived.intersection(&cut).find(|item| {
+            let digest = &self.contents.entries[**item].digest;
+            !is_whole(&self.path(digest), digest)
+        }) {
+            let path = &self.contents.entries[*item].path;
+            return Err(Fault::new(Kind::Failed, format!("{path} did not come whole"))
+                .remains("nothing of the bundle is visible in the registry")
+                .next(format!("rm -r {}, then run the same command again", self.directory.display()))
+                .into());
+        }
         let mut bytes = 0;
         for item in &self.arrived {
             let entry = &self.contents.entries[*item];
