@@ -151,6 +151,9 @@ fn left_by(verb: &Dockeruser) -> Fault {
             interrupted("; there is no snapshot, and the container runs as before")
                 .next("moorage list-snapshots")
         }
+        Dockeruser::PublishSnapshot(_) => {
+            interrupted("; the same command sends what is missing").next("moorage list-snapshots")
+        }
         Dockeruser::StartContainer(_)
         | Dockeruser::StopContainer(_)
         | Dockeruser::RestartContainer(_)

@@ -8,6 +8,7 @@ mod e2e {
     mod bundles;
     mod clients;
     mod clone;
+    mod clone_faults;
     mod collecting;
     mod doctor;
     mod enter;

@@ -16,7 +16,7 @@ use moorage::spec::Reference;
 
 /// Nobody's credentials, no certificates.
 fn nobody(place: &Path) -> Access {
-    Access { config: None, certificates: place.join("certs.d") }
+    Access { config: None, certificates: place.join("certs.d"), login: None }
 }
 
 /// Docker's configuration with this text.

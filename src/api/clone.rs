@@ -58,6 +58,9 @@ pub struct CloneResult {
     pub source: ContainerName,
     pub clones: Vec<CloneDone>,
     pub failed: Vec<CloneFailed>,
+    /// Of `clones`, those that run and of which the project's own check does not say that they are ready.
+    #[serde(default)]
+    pub not_ready: Vec<CloneFailed>,
     /// The person to log in as.
     pub user: String,
     /// Milliseconds that the source was stopped; 0 where it did not run.
@@ -76,7 +79,7 @@ pub struct CloneDone {
     pub opt_directory: String,
 }
 
-/// One that could not be made, and was undone.
+/// One that could not be made, and was undone; or one that is not ready, and stays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloneFailed {
     pub name: ContainerName,

@@ -19,6 +19,8 @@
 //! | `POST /v1/containers/{typed}/losses`, `/recreate` [`RecreateRequest`] | [`Losses`]; events, the result is a [`VerbResult`] |
 //! | `POST /v1/containers/{typed}/resize` [`ResizeRequest`] | [`Resized`] |
 //! | `GET /v1/store/unneeded` | `Vec<UnneededLayer>` |
+//! | `POST /v1/containers/{typed}/snapshot/publish` | [`PublishRequest`] → events, [`PublishedSnapshot`] |
+//! | `POST /v1/snapshots/clone-published` | [`FromPublished`] → events, [`CloneResult`] |
 //! | `POST /v1/store/collect` | [`Collected`]; admins only |
 //! | `POST /v1/operations/{id}/source` [`SourceDone`] | `{}` |
 //! | `POST /v1/operations/{id}/cancel` | `{}`; the operation undoes itself and says so in its events |
@@ -27,7 +29,7 @@
 //! | `POST /v1/containers/{typed}/enter` [`EnterRequest`], upgraded | [`frame`] |
 //! | `GET /v1/leases` | `Vec<LeaseView>` |
 //! | `GET /v1/in-use` | [`InUse`](crate::spec::InUse): what of registries this host uses |
-//! | `GET /v1/doctor` | `Vec<`[`Finding`](crate::report::Finding)`>`; takes some seconds |
+//! | `GET /v1/doctor?deep=` | `Vec<`[`Finding`](crate::report::Finding)`>`; takes some seconds |
 //!
 //! Events are [`report::Event`](crate::report::Event), one JSON object a line, `done` or `failed` last. An answer
 //! that is no 2xx carries a [`report::Fault`](crate::report::Fault). Every request says `Moorage-Api: 1`.
@@ -42,7 +44,8 @@ pub mod types;
 pub use client::Client;
 pub use clone::{CloneDone, CloneFailed, ClonePlan, CloneRequest, CloneResult, LargeFile, MOST_CLONES};
 pub use snapshot::{
-    FromSnapshot, Losses, RecreateRequest, SnapshotNamed, SnapshotRequest, SnapshotResult, SnapshotView,
+    FromPublished, FromSnapshot, Losses, PublishRequest, PublishedSnapshot, RecreateRequest, SnapshotNamed,
+    SnapshotRequest, SnapshotResult, SnapshotView,
 };
 pub use store::{Collected, ResizeRequest, Resized, UnneededLayer};
 pub use types::*;

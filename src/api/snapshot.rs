@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::CloneRequest;
-use crate::spec::{ContainerName, Owner, SnapshotName};
+use crate::spec::{ContainerName, Digest, Owner, SnapshotName};
 
 /// Take a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,44 @@ pub struct SnapshotNamed {
 pub struct FromSnapshot {
     pub container: String,
     pub snapshot: SnapshotName,
+    pub clones: CloneRequest,
+}
+
+/// Publish a snapshot of a container.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishRequest {
+    pub snapshot: SnapshotName,
+    /// `oci://host/repository:tag`
+    pub to: String,
+    /// The name and password that the caller is logged in with there.
+    #[serde(default)]
+    pub login: Option<(String, String)>,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedSnapshot {
+    pub container: ContainerName,
+    pub snapshot: SnapshotName,
+    /// `oci://host/repository:tag`
+    pub published: String,
+    /// With it that is this very snapshot for ever.
+    pub digest: Digest,
+    /// Bytes that the registry had not, of the root filesystem before they were compressed.
+    pub sent_bytes: u64,
+}
+
+/// Make containers of a published snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FromPublished {
+    /// `oci://host/repository:tag`
+    pub from: String,
+    /// Whose they are.
+    pub owner: Owner,
+    /// The caller's lines of `authorized_keys`.
+    pub keys: Vec<String>,
     pub clones: CloneRequest,
 }
 

@@ -1,8 +1,9 @@
 //! The store and the limits, on the wire.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{ByteSize, ContainerName, Limits};
+use crate::spec::{ContainerName, Limits};
 
 /// A layer of the store that nothing needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,12 +28,10 @@ pub struct Collected {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResizeRequest {
-    #[serde(default)]
-    pub memory: Option<ByteSize>,
-    #[serde(default)]
-    pub cpu_weight: Option<u32>,
-    #[serde(default)]
-    pub pids: Option<u32>,
+    pub limits: Limits,
+    /// When they go back to what they were; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 /// The limits that are in force.
@@ -40,4 +39,7 @@ pub struct ResizeRequest {
 pub struct Resized {
     pub name: ContainerName,
     pub limits: Limits,
+    /// Until when some of them hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }

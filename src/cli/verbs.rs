@@ -41,6 +41,7 @@ role!(Dockeruser in dockeruser {
     RestoreContainer => restore_container,
     ListSnapshots => list_snapshots,
     RemoveSnapshot => remove_snapshot,
+    PublishSnapshot => publish_snapshot,
     RecreateContainer => recreate_container,
     ResizeContainer => resize_container,
     PruneContainers => prune_containers,

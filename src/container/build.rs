@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 
 use super::identity::{authorized_keys, below_opt, own_files, root_files};
-use super::{Caller, Host, Record, check, clone, handed_on, slice};
+use super::{Caller, Host, Record, check, clone, handed_on, identity, roots, slice, throttle};
 use crate::api::SourceDone;
 use crate::engine::{Create, File, Image, ImageFacts, Init, Place, View, Volume, root_image};
 use crate::lan::LeaseView;
@@ -106,6 +106,7 @@ pub async fn layers(host: &Host, record: &Record, caller: &Caller, report: &Repo
     let layers = futures_util::future::try_join_all(fetches).await?;
     if !layers.is_empty() {
         report.end("opt", format!("{} archive(s) are here", layers.len()));
+        roots::make_room(host).await;
     }
     Ok(layers)
 }
@@ -177,7 +178,9 @@ pub async fn engine_container(
     lease: Option<&LeaseView>,
 ) -> Result<String> {
     let (image, facts) = (&origin.image, &origin.facts);
-    let mut files = match origin.is_root {
+    // One from another host knows none of the people here.
+    let strangers = !identity::knows(&facts.passwd, &record.people);
+    let mut files = match origin.is_root && !strangers {
         true => own_files(record, facts),
         false => root_files(record, facts),
     };
@@ -206,7 +209,11 @@ pub async fn engine_container(
     let cgroups = host.engine.cgroups(&host.config.cgroup).await?;
     let create = engine_create(host, record, (image, facts), lease, (volumes, cgroups.view(&record.id)));
     if facts.init.is_some() {
-        slice::confine(&cgroups, &record.id, &create.limits).await?;
+        let disks = match create.limits.io.is_empty() {
+            true => Vec::new(),
+            false => throttle::disks(host, record).await?,
+        };
+        slice::confine(&cgroups, &record.id, &create.limits, &disks).await?;
     }
     let engine_id = host.engine.create(&create).await?;
     identify(host, name, files).await?;

@@ -107,6 +107,11 @@ pub fn image(image: &str, config: &HostConfig) -> Result<(), Fault> {
     registry(image).map_or(Ok(()), |host| allowed(host, "images", config))
 }
 
+/// Whether snapshots may be kept in a registry, or come from it.
+pub fn registry_of(reference: &crate::spec::Reference, config: &HostConfig) -> Result<(), Fault> {
+    allowed(&reference.registry, "snapshots", config)
+}
+
 /// The daemon asks a registry with the host's own login, so an admin says which.
 fn allowed(host: &str, what: &str, config: &HostConfig) -> Result<(), Fault> {
     let of_images = config.registry.as_deref().and_then(|prefix| prefix.split('/').next());
@@ -253,17 +258,20 @@ fn limits(spec: &ContainerSpec, config: &HostConfig) -> Result<(), Fault> {
     {
         return Err(over("cpu_weight", asked.to_string(), most.to_string()));
     }
+    for ((what, asked), (_, most)) in asked.io.numbers().into_iter().zip(most.io.numbers()) {
+        if let (Some(asked), Some(most @ 1..)) = (asked, most)
+            && (asked == 0 || asked > most)
+        {
+            let asked = if asked == 0 { "without a ceiling".to_owned() } else { asked.to_string() };
+            return Err(over(what, asked, most.to_string()));
+        }
+    }
     Ok(())
 }
 
 /// What a container gets that asks for `asked`: field by field its wish, else the host's default, else its most.
 pub fn effective(asked: &Limits, host: &HostLimits) -> Limits {
-    let (default, max) = (&host.default, &host.max);
-    Limits {
-        cpu_weight: asked.cpu_weight.or(default.cpu_weight).or(max.cpu_weight),
-        memory: asked.memory.or(default.memory).or(max.memory),
-        pids: asked.pids.or(default.pids).or(max.pids),
-    }
+    asked.or(&host.default).or(&host.max)
 }
 
 #[cfg(test)]
@@ -411,11 +419,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_done_to_disks_has_its_most_too() {
+        let mut config = HostConfig::default();
+        config.limits.max.io.write_ops = Some(100);
+        let asked = |count| {
+            let mut spec = spec();
+            spec.limits.io.write_ops = count;
+            check(&spec, &config).map_err(|fault| fault.kind)
+        };
+        assert_eq!(asked(Some(100)), Ok(()));
+        assert_eq!(asked(None), Ok(()));
+        assert_eq!(asked(Some(101)), Err(Kind::Denied));
+        assert_eq!(asked(Some(0)), Err(Kind::Denied));
+    }
+
+    #[test]
     fn a_limit_is_asked_for_or_the_default_or_the_most() {
         let limits = |cpu_weight, pids, memory: Option<u64>| Limits {
             cpu_weight,
             pids,
             memory: memory.map(crate::spec::ByteSize),
+            ..Limits::default()
         };
         let host =
             HostLimits { default: limits(Some(2), Some(2), None), max: limits(Some(3), None, Some(3)) };

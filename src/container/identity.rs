@@ -30,6 +30,16 @@ pub fn own_files(record: &Record, facts: &ImageFacts) -> Vec<File> {
     files
 }
 
+/// Whether these people have users of that name and number in a passwd(5).
+pub fn knows(passwd: &str, people: &[Account]) -> bool {
+    people.iter().filter(|account| !account.is_root()).all(|account| {
+        passwd.lines().any(|line| {
+            let mut fields = line.split(':');
+            fields.next() == Some(&account.name) && fields.nth(1) == Some(&account.uid.to_string())
+        })
+    })
+}
+
 /// The files of the root filesystem that are put in before the first start. What goes below `/opt` is not among
 /// them: that is placed in the volume (see [`below_opt`]).
 pub fn root_files(record: &Record, facts: &ImageFacts) -> Vec<File> {

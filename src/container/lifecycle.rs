@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Host, Intent, Record, handed_on, last_words, ready, settle, undo, view};
+use super::{Host, Intent, Record, handed_on, last_words, ready, settle, throttle, undo, view};
 use crate::api::VerbResult;
 use crate::engine::Found;
 use crate::report::{Fault, Kind, Reporter};
@@ -82,6 +82,7 @@ pub async fn up(host: &Host, record: &Record) -> Result<()> {
                 .into());
         }
     };
+    throttle::apply(host, record, &found).await?;
     if let Some(lease) = view::lease(host, record)
         && let Err(error) = handed_on::bring_up_to_date(record, &found, &lease).await
     {

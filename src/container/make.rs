@@ -14,7 +14,7 @@ use super::{
 };
 use crate::api::{MakeRequest, MakeResult, SourceDone};
 use crate::report::{Fault, Kind, Reporter};
-use crate::spec::Mac;
+use crate::spec::{ContainerSpec, Mac};
 
 /// One `make` by one caller.
 pub struct Make {
@@ -176,6 +176,10 @@ pub(super) async fn names_are_free(host: &Host, record: &Record) -> Result<()> {
     Ok(())
 }
 
+/// What somebody who wants Docker in Docker is told.
+const NO_DOCKER: &str = "the image has a Docker Engine, which does not start inside a container: it may not mount, and its \
+    layers would be an overlay on an overlay. What it would run, run beside the container: docker run --network lan on the host";
+
 async fn build_and_start(host: &Host, record: &mut Record, make: Make) -> Result<Bytes> {
     let Make { caller, request, operation, staged, report, cancel, .. } = make;
     let known: Vec<bool> = request.spec.opt.iter().map(|archive| host.opt.find(archive).is_some()).collect();
@@ -185,6 +189,9 @@ async fn build_and_start(host: &Host, record: &mut Record, make: Make) -> Result
         gathered = build::gather(host, record, (&caller, &operation), staged, &report) => gathered?,
         () = cancel.cancelled() => return Err(interrupted(name).into()),
     };
+    if gathered.facts.docker {
+        report.warning(NO_DOCKER);
+    }
     report.begin("create", format!("creating {name}"));
     let (layers, engine_id) = build::create(host, record, &caller, gathered).await?;
     record.engine_id = engine_id;
@@ -244,12 +251,16 @@ async fn lan(host: &Host, name: &str) -> Result<String> {
 }
 
 async fn new_record(host: &Host, make: &Make) -> Result<Record> {
-    let spec = make.request.spec.clone();
+    record_of(host, make.request.spec.clone(), &make.caller).await
+}
+
+/// The record of a container that is to be made for `caller`.
+pub(super) async fn record_of(host: &Host, spec: ContainerSpec, caller: &Caller) -> Result<Record> {
     let network_id = match spec.address.is_on_lan() {
         true => lan(host, &spec.network).await?,
         false => String::new(),
     };
-    let (owner, caller) = (spec.owner.clone(), make.caller.clone());
+    let (owner, caller) = (spec.owner.clone(), caller.clone());
     let (people, gid) = tokio::task::spawn_blocking(move || people::inside(&owner, &caller))
         .await
         .context("the look-up of the owner ended")??;
@@ -265,6 +276,7 @@ async fn new_record(host: &Host, make: &Make) -> Result<Record> {
         setup: if spec.setup.is_empty() { Setup::Done } else { Setup::Pending },
         intent: Some(Intent::Make),
         root: None,
+        lent: None,
         cloned: None,
         people,
         gid,

@@ -27,8 +27,10 @@ pub mod undo;
 pub mod view;
 
 mod build;
+pub mod published;
 #[cfg(test)]
 mod sample;
+pub mod throttle;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,7 +45,7 @@ use crate::state::Records;
 
 pub use build::blocking;
 pub use people::{Account, Caller};
-pub use record::{Cloned, Intent, Record, Root, Setup, To};
+pub use record::{Cloned, Intent, Lent, Record, Root, Setup, To};
 
 /// The parts an operation works with.
 pub struct Host {
@@ -60,6 +62,8 @@ pub struct Host {
     pub host_id: String,
     /// Rung when something could not be undone now and has to be tried again.
     pub leftovers: tokio::sync::Notify,
+    /// Told when a container got other limits.
+    pub limits_changed: tokio::sync::watch::Sender<()>,
 }
 
 impl Host {

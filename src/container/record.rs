@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Account;
 use super::runlog::Reader;
-use crate::spec::{ContainerName, ContainerSpec, Mac, Owner};
+use crate::spec::{ContainerName, ContainerSpec, Limits, Mac, Owner};
 
 /// The version of [`Record`]'s layout.
 pub const SCHEMA: u32 = 1;
@@ -37,9 +37,20 @@ pub struct Record {
     /// The root filesystem it was started from, where that is not its image's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<Root>,
+    /// What its limits go back to, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lent: Option<Lent>,
     /// What it was cloned from, where it is a clone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloned: Option<Cloned>,
+}
+
+/// Limits that hold for a time only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lent {
+    pub until: Timestamp,
+    /// What holds again then.
+    pub before: Limits,
 }
 
 /// A root filesystem that was committed, of this container or of another.

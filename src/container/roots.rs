@@ -25,6 +25,12 @@ impl Holds {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A key that an image has which came from elsewhere.
+    pub fn hold(&self, key: &str) -> HeldKey {
+        self.keys().insert(key.to_owned());
+        HeldKey { key: key.to_owned(), holds: self.clone() }
+    }
+
     /// A key that nobody has.
     pub fn unused(&self) -> HeldKey {
         let key = random_hex::<12>();
@@ -61,7 +67,24 @@ pub async fn collect(host: &Host) -> Result<()> {
         }
     }
     let needs = needs(host)?;
-    let opt = host.opt.clone();
-    build::blocking(move || opt.collect(&needs, false)).await?;
+    let (opt, limit) = (host.opt.clone(), host.config.cache);
+    build::blocking(move || {
+        opt.collect(&needs, false)?;
+        opt.evict(&needs, limit)
+    })
+    .await?;
     Ok(())
+}
+
+/// Makes room among the archives that nothing needs, where there is a limit to them. What fails is logged: nobody's
+/// container depends on it.
+pub async fn make_room(host: &Host) {
+    let Some(limit) = host.config.cache else { return };
+    let evicted = async {
+        let (needs, opt) = (needs(host)?, host.opt.clone());
+        build::blocking(move || opt.evict(&needs, Some(limit))).await
+    };
+    if let Err(e) = evicted.await {
+        tracing::warn!("make room in the store: {e:#}");
+    }
 }

@@ -1,7 +1,17 @@
-//! A specification and a lease for the unit tests of this module.
+//! A specification, a record and a lease for the unit tests of this module.
 
+use super::Record;
 use crate::lan::LeaseView;
 use crate::spec::ContainerSpec;
+
+pub fn record() -> Record {
+    let json = serde_json::json!({
+        "schema": 1, "id": "0123456789ab", "spec": spec(), "people": [], "gid": 0, "mac": "02:00:00:00:00:01",
+        "network_id": "", "machine_id": "", "host_key": { "private": "", "public": "" },
+        "created": "2026-01-01T00:00:00Z", "engine_id": "", "setup": "done", "intent": null,
+    });
+    serde_json::from_value(json).expect("the sample is a record")
+}
 
 pub fn spec() -> ContainerSpec {
     let json = serde_json::json!({

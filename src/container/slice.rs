@@ -8,21 +8,32 @@ use std::io::ErrorKind;
 use anyhow::{Context as _, Result};
 use tokio::process::Command;
 
-use crate::engine::{Cgroups, Driver, Version};
+use crate::engine::{Cgroups, Disk, Driver, Version};
 use crate::report::{Fault, Kind};
 use crate::spec::Limits;
 
 /// What `systemctl set-property` is told (systemd.resource-control(5)).
-fn properties(limits: &Limits) -> Vec<String> {
+fn properties(limits: &Limits, disks: &[Disk]) -> Vec<String> {
     let memory = limits.memory.map(|size| format!("MemoryMax={}", size.0));
     let pids = limits.pids.map(|count| format!("TasksMax={count}"));
     let weight = limits.cpu_weight.map(|weight| format!("CPUWeight={weight}"));
-    memory.into_iter().chain(pids).chain(weight).collect()
+    let kinds = ["IOReadBandwidthMax", "IOWriteBandwidthMax", "IOReadIOPSMax", "IOWriteIOPSMax"].into_iter();
+    let io = kinds.zip(limits.io.numbers()).flat_map(|(kind, (_, number))| {
+        // Nothing takes away what was set before.
+        let none = (!disks.is_empty()).then(|| format!("{kind}="));
+        let set = disks.iter().filter_map(move |disk| {
+            number
+                .filter(|number| *number > 0)
+                .map(|number| format!("{kind}={} {number}", disk.node.display()))
+        });
+        none.into_iter().chain(set)
+    });
+    memory.into_iter().chain(pids).chain(weight).chain(io).collect()
 }
 
-/// Sets the limits; they hold over reboots.
-pub async fn confine(cgroups: &Cgroups, id: &str, limits: &Limits) -> Result<()> {
-    let properties = properties(limits);
+/// Sets the limits; they hold over reboots. What is done to these disks is set, or no longer limited.
+pub async fn confine(cgroups: &Cgroups, id: &str, limits: &Limits, disks: &[Disk]) -> Result<()> {
+    let properties = properties(limits, disks);
     match (cgroups.version, cgroups.driver) {
         (Version::V1, _) => Ok(()),
         (Version::V2, Driver::Systemd) => {
@@ -76,8 +87,21 @@ mod tests {
 
     #[test]
     fn limits_are_said_in_systemds_words() {
-        let limits = Limits { cpu_weight: Some(50), memory: Some(ByteSize(1 << 30)), pids: Some(100) };
-        assert_eq!(properties(&limits), ["MemoryMax=1073741824", "TasksMax=100", "CPUWeight=50"]);
-        assert!(properties(&Limits::default()).is_empty());
+        let (cpu_weight, pids) = (Some(50), Some(100));
+        let mut limits = Limits { cpu_weight, memory: Some(ByteSize(1 << 30)), pids, ..Limits::default() };
+        assert_eq!(properties(&limits, &[]), ["MemoryMax=1073741824", "TasksMax=100", "CPUWeight=50"]);
+        assert!(properties(&Limits::default(), &[]).is_empty());
+        limits.io.write = Some(ByteSize(1000));
+        let disk = Disk { number: "252:0".into(), node: "/dev/vda".into() };
+        assert_eq!(
+            properties(&limits, &[disk])[3..],
+            [
+                "IOReadBandwidthMax=",
+                "IOWriteBandwidthMax=",
+                "IOWriteBandwidthMax=/dev/vda 1000",
+                "IOReadIOPSMax=",
+                "IOWriteIOPSMax="
+            ]
+        );
     }
 }

@@ -12,6 +12,7 @@ use super::routes::{Answer, body};
 use super::{App, events};
 use crate::api::{ClonePlan, CloneRequest, CloneResult, MOST_CLONES};
 use crate::container::clone::{self, Cloning, Group, Origin, names};
+use crate::container::published::Published;
 use crate::container::runlog::RunLog;
 use crate::container::snapshot::Snapshot;
 use crate::container::{Caller, Record, blocking, people};
@@ -66,6 +67,8 @@ pub async fn clone(
 pub enum From {
     Container(Box<Record>),
     Snapshot(Box<Snapshot>),
+    /// One of a registry.
+    Published(Box<Published>),
 }
 
 /// Begins to make clones, and answers with the events.
@@ -116,6 +119,7 @@ async fn make(
     match from {
         From::Container(source) => all(app, source, names, cloning).await,
         From::Snapshot(snapshot) => clone::from_snapshot(&app.host, snapshot, names, cloning).await,
+        From::Published(published) => published.containers(&app.host, names, cloning).await,
     }
 }
 
@@ -123,6 +127,7 @@ fn source_of(from: &From) -> &Record {
     match from {
         From::Container(source) => source,
         From::Snapshot(snapshot) => &snapshot.of,
+        From::Published(published) => &published.source,
     }
 }
 

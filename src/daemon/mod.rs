@@ -9,12 +9,14 @@ mod events;
 mod given_up;
 mod handed_on;
 mod in_use;
+mod limits;
 mod listen;
 mod logs;
 mod memory;
 mod operations;
 mod permit;
 mod plugin;
+mod published;
 mod recover;
 mod routes;
 mod serve;
@@ -139,6 +141,7 @@ async fn serve(args: &Args) -> Result<()> {
             lan: lan.clone(),
             opt: opt.clone(),
             leftovers: tokio::sync::Notify::new(),
+            limits_changed: tokio::sync::watch::Sender::new(()),
             config,
         },
         operations: Operations::default(),
@@ -157,6 +160,7 @@ async fn serve(args: &Args) -> Result<()> {
     let starting = tokio::spawn(given_up::start(app.clone(), stop.clone()));
     let telling = tokio::spawn(in_use::tell(app.clone(), stop.clone()));
     let handing = tokio::spawn(handed_on::keep(app.clone(), stop.clone()));
+    let limiting = tokio::spawn(limits::keep(app.clone(), stop.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), run = %args.run.display(), "moorage is up");
 
@@ -175,6 +179,7 @@ async fn serve(args: &Args) -> Result<()> {
     starting.abort();
     telling.abort();
     handing.abort();
+    limiting.abort();
     serving.iter().for_each(tokio::task::JoinHandle::abort);
     listen::close(&sockets.made);
     Ok(())

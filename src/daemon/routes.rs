@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::permit::{Action, permit};
 use super::serve::Counted;
-use super::{App, clones, doctor, enter, events, in_use, logs, snapshots, store};
+use super::{App, clones, doctor, enter, events, in_use, logs, published, snapshots, store};
 use crate::api::{
     API_HEADER, API_VERSION, BODY_LIMIT, ContainerDetail, ContainerView, EnterRequest, LeaseView,
     MakeRequest, Present, PresentRequest, SourceDone, Version, too_large,
@@ -97,6 +97,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/store/collect", post(store::collect))
         .route("/v1/snapshots", get(snapshots::list))
         .route("/v1/snapshots/clone", post(snapshots::clone))
+        .route("/v1/snapshots/clone-published", post(published::clone))
+        .route("/v1/containers/{typed}/snapshot/publish", post(published::publish))
         .route("/v1/containers/{typed}/logs", get(show_logs))
         .route("/v1/containers/{typed}/enter", post(enter_container))
         .route("/v1/operations/{id}/source", post(source))
@@ -377,8 +379,25 @@ async fn leases(State(app): State<Arc<App>>, _: Caller) -> Answer<Json<Vec<Lease
     Ok(Json(app.host.lan.leases().into_iter().map(|lease| view::lease_line(lease, &names)).collect()))
 }
 
-async fn look_around(State(app): State<Arc<App>>, _: Caller) -> Answer<Json<Vec<Finding>>> {
-    Ok(Json(doctor::findings(&app).await))
+#[derive(Debug, serde::Deserialize)]
+struct Look {
+    #[serde(default)]
+    deep: bool,
+}
+
+async fn look_around(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Query(Look { deep }): Query<Look>,
+) -> Answer<Json<Vec<Finding>>> {
+    if deep && !caller.admin {
+        let what =
+            format!("{} may not have every layer looked at: that keeps the disk busy", caller.account.name);
+        return Err(Fault::new(Kind::Denied, what)
+            .next("ask an admin of this host, or leave --deep out")
+            .into());
+    }
+    Ok(Json(doctor::findings(&app, deep).await))
 }
 
 async fn show_logs(

@@ -76,7 +76,12 @@ pub async fn take(
 }
 
 /// The snapshot of the container that `typed` means to `caller`; the container may be gone.
-fn find(app: &App, caller: &Caller, typed: &str, name: &SnapshotName) -> anyhow::Result<(String, Snapshot)> {
+pub fn find(
+    app: &App,
+    caller: &Caller,
+    typed: &str,
+    name: &SnapshotName,
+) -> anyhow::Result<(String, Snapshot)> {
     let get = |container: &ContainerName| {
         let key = snapshot::key(container, name);
         Ok(app.host.snapshots.get(&key)?.map(|found| (key, found)))

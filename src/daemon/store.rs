@@ -16,7 +16,7 @@ pub async fn unneeded(State(app): State<Arc<App>>, _: Caller) -> Answer<Json<Vec
     let (needs, opt) = (roots::needs(&app.host)?, app.host.opt.clone());
     let layers = blocking(move || opt.unneeded(&needs)).await?;
     let view = |layer: crate::opt::Unneeded| UnneededLayer {
-        layer: layer.layer.to_string(),
+        layer: layer.layer,
         of: layer.of,
         archive: layer.is_archive,
         bytes: layer.bytes,

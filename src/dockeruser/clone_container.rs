@@ -56,9 +56,10 @@ pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
         make::follow_alone(&client, (&path, &request), &reporter, &invocation.interrupted).await?;
     drop(reporter);
     invocation.print(&result, view::clones)?;
-    match result.failed.as_slice() {
-        [] => Ok(()),
-        failed => Err(partly(&result, failed).into()),
+    match (result.failed.as_slice(), result.not_ready.as_slice()) {
+        ([], []) => Ok(()),
+        ([], waiting) => Err(unready(&result, waiting).into()),
+        (failed, _) => Err(partly(&result, failed).into()),
     }
 }
 
@@ -78,6 +79,16 @@ fn cost(plan: &ClonePlan) -> String {
         ("source", plan.stop.clone()),
         ("copied whole by a first write", large),
     ])
+}
+
+fn unready(result: &CloneResult, waiting: &[crate::api::CloneFailed]) -> Fault {
+    let count = result.clones.len();
+    let what = format!("{} of {count} clones of {} run and are not ready", waiting.len(), result.source);
+    let mut fault = Fault::new(Kind::Partly, what)
+        .remains(format!("{count} clones"))
+        .next(format!("enter-container --clones-of {} -- COMMAND looks into them", result.source));
+    fault.why = waiting.iter().map(|one| format!("{}: {}", one.name, one.fault)).collect();
+    fault
 }
 
 fn partly(result: &CloneResult, failed: &[crate::api::CloneFailed]) -> Fault {

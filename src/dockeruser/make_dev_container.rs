@@ -17,7 +17,8 @@ use crate::site::Request;
   moorage make-dev-container siem 9.2 --patch p3 --name siem-customer-x
   moorage make-dev-container siem 9.2 --owner @support --mount /data/customer-x:/opt/data:ro
   moorage make-dev-container siem 9.2 --dry-run --as-shell
-  moorage make-dev-container --from-snapshot siem-9.2/before-upgrade --name siem-9.2-p3")]
+  moorage make-dev-container --from-snapshot siem-9.2/before-upgrade --name siem-9.2-p3
+  moorage make-dev-container --from-snapshot oci://registry.corp:5000/snapshots/siem:before --name siem-again")]
 pub struct Args {
     /// The product; `moorage list-projects` names them
     #[arg(required_unless_present = "from_snapshot", add = super::complete::projects())]
@@ -28,8 +29,9 @@ pub struct Args {
     /// Stack this patch of the branch onto its /opt; may be given several times
     #[arg(long = "patch", value_name = "NAME", add = super::complete::patches())]
     patches: Vec<String>,
-    /// As it was when this snapshot was taken, instead of anew; --name says what it is called
-    #[arg(long, value_name = "CONTAINER/SNAPSHOT", conflicts_with_all = ["project", "branch", "patches", "owner", "mounts", "address", "as_shell"])]
+    /// As it was when this snapshot was taken, instead of anew; --name says what it is called. One that was published:
+    /// oci://host/repository:tag
+    #[arg(long, value_name = "CONTAINER/SNAPSHOT", conflicts_with_all = ["project", "branch", "patches", "mounts", "address", "as_shell"])]
     from_snapshot: Option<String>,
     #[command(flatten)]
     wishes: Wishes,

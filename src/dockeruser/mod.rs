@@ -22,6 +22,7 @@ pub mod list_snapshots;
 pub mod make_dev_container;
 pub mod make_os_container;
 pub mod prune_containers;
+pub mod publish_snapshot;
 pub mod recreate_container;
 pub mod remove_container;
 pub mod remove_snapshot;

@@ -1,12 +1,10 @@
 //! `restore-container`.
 
 use anyhow::Result;
-use clap::builder::NonEmptyStringValueParser;
 
+use super::snapshots::{self, Named};
 use crate::api::{Client, SnapshotNamed, VerbResult, client};
 use crate::invocation::Invocation;
-use crate::report::Table;
-use crate::spec::SnapshotName;
 
 /// Put a container back to a snapshot of it: /opt and root filesystem
 ///
@@ -17,22 +15,16 @@ use crate::spec::SnapshotName;
   moorage restore-container siem-9.2 before-upgrade
   moorage snapshot-container siem-9.2 --name after && moorage restore-container --yes siem-9.2 before-upgrade")]
 pub struct Args {
-    /// The container; your own also by its short name (siem-9.2)
-    #[arg(value_parser = NonEmptyStringValueParser::new(), add = super::complete::containers())]
-    name: String,
-    /// The snapshot; list-snapshots names them
-    snapshot: SnapshotName,
-    /// Say what would be done, and do nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    named: Named,
 }
 
 pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
     let client = Client::connect(&invocation.socket).await?;
-    let Args { name, snapshot, dry_run } = args;
+    let Named { name, snapshot, dry_run } = args.named;
     let lost = format!("what {name} wrote in /opt and its root filesystem since its snapshot {snapshot}");
     if dry_run {
-        super::snapshots::find(&client, &name, &snapshot).await?;
+        snapshots::find(&client, &name, &snapshot).await?;
         let steps = serde_json::json!({ "loses": lost });
         return invocation.print(&steps, |_| format!("loses {lost}\n"));
     }
@@ -41,7 +33,5 @@ pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
     let path = client::container(&name, "/restore");
     let done: VerbResult = client.run(&path, &SnapshotNamed { snapshot }, &reporter).await?;
     drop(reporter);
-    let mut table = Table::new(&["NAME", "STATE"]);
-    table.row([done.name.as_str(), &done.state]);
-    invocation.print_list("containers", &[done], table, "")
+    snapshots::print(done, invocation)
 }

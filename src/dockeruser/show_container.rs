@@ -42,11 +42,7 @@ fn text(detail: &ContainerDetail, now: Timestamp) -> String {
         let read_only = if mount.read_only { ":ro" } else { "" };
         format!("{}:{}{read_only}", mount.source, mount.target)
     });
-    let limits = [
-        spec.limits.cpu_weight.map(|weight| format!("CPU weight {weight}")),
-        spec.limits.memory.map(|memory| format!("memory {memory}")),
-        spec.limits.pids.map(|pids| format!("{pids} processes")),
-    ];
+    let limits = spec.limits.words().into_iter().map(|(name, value)| format!("{name} {value}"));
     let journal = detail.lease.iter().filter_map(|lease| lease["journal"].as_array()).flatten();
     let journal = journal.map(|entry| {
         let part = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
@@ -77,7 +73,7 @@ fn text(detail: &ContainerDetail, now: Timestamp) -> String {
         ("opt", lines(spec.opt.iter().map(|archive| archive.url.clone()).collect())),
         ("sources", lines(sources.collect())),
         ("mounts", lines(mounts.collect())),
-        ("limits", limits.into_iter().flatten().collect::<Vec<_>>().join(", ")),
+        ("limits", limits.collect::<Vec<_>>().join(", ")),
         ("files", format!("{} ({} of its own)", detail.opt_directory, view::size(detail.opt_bytes))),
         ("logs", detail.logs_directory.clone()),
         (

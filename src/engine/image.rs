@@ -34,6 +34,9 @@ pub struct ImageFacts {
     pub sh: bool,
     pub bash: bool,
     pub sudoers: bool,
+    /// A Docker Engine, which cannot run inside.
+    #[serde(default)]
+    pub docker: bool,
     pub passwd: String,
     pub group: String,
     pub shadow: String,
@@ -143,6 +146,8 @@ impl Engine {
             sh: self.has_file(probe, "/bin/sh").await?,
             bash: self.has_file(probe, "/bin/bash").await?,
             sudoers: self.has_file(probe, "/etc/sudoers.d").await?,
+            docker: self.has_file(probe, "/usr/sbin/dockerd").await?
+                || self.has_file(probe, "/usr/bin/dockerd").await?,
             passwd: text("/etc/passwd").await?,
             group: text("/etc/group").await?,
             shadow: text("/etc/shadow").await?,

@@ -4,6 +4,7 @@
 
 mod cgroup;
 mod container;
+mod disk;
 mod down;
 mod exec;
 mod files;
@@ -11,9 +12,11 @@ mod image;
 mod network;
 mod push;
 mod root;
+mod starts;
 mod trial;
 mod unfinished;
 mod used;
+mod whole;
 
 use std::path::{Path, PathBuf};
 
@@ -26,6 +29,7 @@ use crate::report::{Fault, Kind};
 
 pub use cgroup::{Cgroups, Driver, Version, View};
 pub use container::{Create, Found, Init, Names, Place, Volume};
+pub use disk::{Disk, disks_of};
 pub use exec::{Exec, Piece, Session, SessionInput, SessionOutput};
 pub use files::{File, Layers};
 pub use image::{Image, ImageFacts, PROBE};

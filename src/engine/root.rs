@@ -10,10 +10,11 @@ use bollard::errors::Error;
 use bollard::models::{ChangeType, ContainerConfig, FilesystemChange, ImageSummary};
 use bollard::query_parameters::{
     CommitContainerOptionsBuilder, InspectContainerOptionsBuilder, ListImagesOptionsBuilder,
-    RemoveImageOptions,
+    RemoveImageOptions, TagImageOptionsBuilder,
 };
 
 use super::{Engine, LABEL, fault, found};
+use crate::report::{Fault, Kind};
 
 /// What the names of committed root filesystems begin with.
 pub const ROOTS: &str = "moorage-root/";
@@ -36,6 +37,10 @@ pub fn root_image(key: &str) -> String {
 impl Engine {
     /// Commits the root filesystem of a stopped container under `key`; answers the image's id. `owner` is written on it.
     pub async fn commit(&self, container: &str, key: &str, owner: &str) -> Result<String> {
+        if self.is_high(container).await? {
+            let labels = [(ROOT_LABEL, key), ("moorage.owner", owner), (LABEL, "")];
+            return self.import(container, &format!("{ROOTS}{key}"), &labels).await;
+        }
         let doing = format!("commit the root filesystem of {container}");
         // Whatever is made of it by hand must not look like the container it was taken from.
         let changes = format!("LABEL {ROOT_LABEL}={key} moorage.owner={owner} {LABEL}=\"\"");
@@ -49,6 +54,51 @@ impl Engine {
         let docker = self.docker().await?;
         let committed = docker.commit_container(options, ContainerConfig::default()).await;
         Ok(committed.map_err(|e| fault(e, doing))?.id)
+    }
+
+    /// The key that a root filesystem was committed under, as its label says; `None` for any other image.
+    pub async fn root_key(&self, image: &str) -> Result<Option<String>> {
+        let answer = self.docker().await?.inspect_image(image).await;
+        let seen = found(answer, format!("look at the image {image}"))?;
+        let labels = seen.and_then(|seen| seen.config).and_then(|config| config.labels).unwrap_or_default();
+        // It becomes part of an image's name.
+        let good = |key: &&String| key.len() == 24 && key.bytes().all(|b| b.is_ascii_hexdigit());
+        Ok(labels.get(ROOT_LABEL).filter(good).cloned())
+    }
+
+    /// Gives a root filesystem that was pulled as `reference` the name of its key, which is its only one then.
+    ///
+    /// # Errors
+    /// [`Kind::Differs`]: another one has that key here.
+    pub async fn adopt_root(&self, reference: &str, key: &str) -> Result<()> {
+        let (pulled, here) = (self.image(reference).await?, self.image(&root_image(key)).await?);
+        let pulled = pulled.map(|image| image.id).unwrap_or_default();
+        match here {
+            Some(here) if here.id != pulled => {
+                let what =
+                    format!("{reference} says it is the root filesystem {key}, and that is another here");
+                return Err(Fault::new(Kind::Differs, what).next("publish the snapshot again").into());
+            }
+            Some(_) => {}
+            None => self.tag(reference, (&format!("{ROOTS}{key}"), "latest")).await?,
+        }
+        self.untag(reference).await
+    }
+
+    /// Gives an image one more name.
+    pub async fn tag(&self, image: &str, (name, tag): (&str, &str)) -> Result<()> {
+        let options = TagImageOptionsBuilder::default().repo(name).tag(tag).build();
+        let answer = self.docker().await?.tag_image(image, Some(options)).await;
+        Ok(answer.map_err(|e| fault(e, format!("call {image} {name}:{tag}")))?)
+    }
+
+    /// Takes one of an image's names away; one that is not there is no error.
+    pub async fn untag(&self, name: &str) -> Result<()> {
+        let removed = self.docker().await?.remove_image(name, None::<RemoveImageOptions>, None).await;
+        match removed {
+            Ok(_) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            Err(error) => Err(fault(error, format!("take the name {name} away")).into()),
+        }
     }
 
     /// Bytes that a container has written over its image.

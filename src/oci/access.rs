@@ -29,6 +29,21 @@ pub struct Access {
     pub config: Option<PathBuf>,
     /// `/etc/docker/certs.d`.
     pub certificates: PathBuf,
+    /// Who asks, whatever `config` says.
+    pub login: Option<Login>,
+}
+
+/// A name and a password, of somebody who has logged in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    pub user: String,
+    pub password: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Login({})", self.user)
+    }
 }
 
 impl Access {
@@ -43,11 +58,23 @@ impl Access {
         Access {
             config: directory.map(|directory| directory.join("config.json")),
             certificates: "/etc/docker/certs.d".into(),
+            login: None,
         }
+    }
+
+    /// What this person is logged in as, for somebody else to ask in their name.
+    pub async fn login(&self, host: &str) -> Result<Option<Login>> {
+        Ok(match self.credentials(host).await? {
+            RegistryAuth::Basic(user, password) => Some(Login { user, password }),
+            _ => None,
+        })
     }
 
     /// The credentials for a registry's host; nobody's where there are none.
     pub(super) async fn credentials(&self, host: &str) -> Result<RegistryAuth> {
+        if let Some(Login { user, password }) = &self.login {
+            return Ok(RegistryAuth::Basic(user.clone(), password.clone()));
+        }
         let Some(path) = self.config.clone() else { return Ok(RegistryAuth::Anonymous) };
         let file = match File::open(&path) {
             Ok(file) => file,

@@ -42,6 +42,11 @@ pub const OPT_PIECE: &str = "application/vnd.moorage.opt.piece.v1.tar+zstd";
 /// The annotation with the digest of the pieces' archive.
 pub const OPT_DIGEST: &str = "moorage.opt.digest";
 
+/// `artifactType` of a snapshot: what it is of, and the pieces of its `/opt`.
+pub const SNAPSHOT_ARTIFACT: &str = "application/vnd.moorage.snapshot.v1";
+/// Media type of what a snapshot is of.
+const SNAPSHOT_DESCRIPTION: &str = "application/vnd.moorage.snapshot.v1+json";
+
 /// A manifest as the registry keeps it: its digest is that of these very bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
@@ -67,6 +72,27 @@ impl Artifact {
     /// An `/opt` archive in pieces; the annotations have to have [`OPT_DIGEST`].
     pub fn opt_pieces(pieces: Vec<Blob>, annotations: BTreeMap<String, String>) -> Artifact {
         Artifact::new(OPT_ARTIFACT, pieces.into_iter().map(|piece| (OPT_PIECE, piece)).collect(), annotations)
+    }
+
+    /// A snapshot: what it is of, and the pieces of its `/opt`; the annotations as for [`Artifact::opt_pieces`].
+    pub fn snapshot(description: Blob, pieces: Vec<Blob>, annotations: BTreeMap<String, String>) -> Artifact {
+        let pieces = pieces.into_iter().map(|piece| (OPT_PIECE, piece));
+        let layers = std::iter::once((SNAPSHOT_DESCRIPTION, description)).chain(pieces).collect();
+        Artifact::new(SNAPSHOT_ARTIFACT, layers, annotations)
+    }
+
+    /// What a snapshot is of.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`]: it is none.
+    pub fn description(&self) -> Result<Blob> {
+        let found = self.manifest.layers.iter().find(|layer| layer.media_type == SNAPSHOT_DESCRIPTION);
+        match found {
+            Some(layer) => blob(layer),
+            None => Err(Fault::new(Kind::Usage, format!("{} is not a snapshot", self.name))
+                .next("publish one with `moorage publish-snapshot`")
+                .into()),
+        }
     }
 
     /// An artifact of layers with their media types, lowest first, and an empty configuration ([`EMPTY`], to be pushed too).
@@ -128,14 +154,22 @@ impl Artifact {
     /// As [`Artifact::archive`].
     pub fn pieces(&self) -> Result<Vec<Blob>> {
         match self.is_in_pieces() {
-            true => self.manifest.layers.iter().map(blob).collect(),
+            true => self.piece_layers().map(blob).collect(),
             false => Ok(vec![self.archive()?]),
         }
     }
 
+    fn piece_layers(&self) -> impl Iterator<Item = &OciDescriptor> {
+        self.manifest.layers.iter().filter(|layer| layer.media_type == OPT_PIECE)
+    }
+
+    /// All of it, but for what a snapshot is of.
     fn is_in_pieces(&self) -> bool {
         let layers = &self.manifest.layers;
-        !layers.is_empty() && layers.iter().all(|layer| layer.media_type == OPT_PIECE)
+        self.piece_layers().next().is_some()
+            && layers
+                .iter()
+                .all(|layer| [OPT_PIECE, SNAPSHOT_DESCRIPTION].contains(&layer.media_type.as_str()))
     }
 
     /// Digest and size of the archive that the pieces are.
@@ -207,6 +241,19 @@ mod tests {
         assert_eq!(read.annotations()["a"], "b");
         assert_eq!(read.blobs().unwrap()[0], (EMPTY_TYPE.to_owned(), Blob::of(EMPTY)));
         insta::assert_snapshot!(String::from_utf8(written.bytes().unwrap()).unwrap());
+    }
+
+    #[test]
+    fn a_snapshot_has_what_it_is_of_and_its_opt() {
+        let (of, piece) = (Blob::of(b"of"), Blob::of(b"piece"));
+        let annotations = BTreeMap::from([(OPT_DIGEST.to_owned(), piece.digest.to_string())]);
+        let written = Artifact::snapshot(of, vec![piece], annotations);
+        let read = Artifact::read(&manifest(written.bytes().unwrap())).unwrap();
+        assert_eq!(read.description().unwrap(), of);
+        assert_eq!((read.pieces().unwrap(), read.archive().unwrap()), (vec![piece], piece));
+        assert_eq!(read.artifact_type(), Some(SNAPSHOT_ARTIFACT));
+        let other = Artifact::opt(piece, BTreeMap::new());
+        assert_eq!(Fault::of(&other.description().unwrap_err()).kind, Kind::Usage);
     }
 
     #[test]

@@ -153,6 +153,21 @@ impl Registry {
         }
     }
 
+    /// A whole blob of the repository that `of` is in, checked against its digest; of one that is larger than `most` bytes
+    /// nothing is asked for.
+    pub async fn small_blob(&self, of: &Reference, blob: &Blob, most: u64) -> Result<Vec<u8>> {
+        ensure!(blob.size <= most, "{} has {} bytes, and at most {most} are taken", blob.digest, blob.size);
+        let mut incoming = self.blob(of, blob, 0).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = incoming.next().await.with_context(|| format!("get {}", blob.digest))? {
+            bytes.extend_from_slice(&chunk);
+            ensure!(bytes.len() as u64 <= blob.size, "the registry sends more than {} has", blob.digest);
+        }
+        let found = Blob::of(&bytes).digest;
+        ensure!(found == blob.digest, "the registry sends {found} for {}", blob.digest);
+        Ok(bytes)
+    }
+
     /// Whether the repository that `to` is in has a blob.
     pub async fn has(&self, to: &Reference, digest: &Digest) -> Result<bool> {
         let doing = format!("look for {digest} in {}/{}", to.registry, to.repository);

@@ -29,8 +29,10 @@ mod client;
 mod examine;
 mod fault;
 
-pub use access::Access;
-pub use artifact::{Artifact, Blob, EMPTY, Manifest, OPT_ARTIFACT, OPT_DIGEST, OPT_LAYER, OPT_PIECE};
+pub use access::{Access, Login};
+pub use artifact::{
+    Artifact, Blob, EMPTY, Manifest, OPT_ARTIFACT, OPT_DIGEST, OPT_LAYER, OPT_PIECE, SNAPSHOT_ARTIFACT,
+};
 pub use blob::Incoming;
 pub use client::Registry;
 pub use examine::examine;

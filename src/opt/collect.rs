@@ -9,10 +9,10 @@ use super::store::{Store, directory};
 use super::volume::{Kind, Phase};
 use crate::spec::Archive;
 
-/// A layer that nothing needs.
+/// A layer that nothing needs, or what came of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unneeded {
-    pub layer: LayerId,
+    pub layer: String,
     /// The archive it came from, or the volume whose files it has.
     pub of: String,
     /// It can be had again from there.
@@ -36,7 +36,12 @@ impl Store {
         let mut found = Vec::new();
         for (layer, of, is_archive) in self.candidates(needs)? {
             let bytes = self.layers.disk_bytes(&layer)?;
-            found.push(Unneeded { layer, of, is_archive, bytes });
+            found.push(Unneeded { layer: layer.to_string(), of, is_archive, bytes });
+        }
+        for one in self.unfinished()? {
+            let layer = one.digest.chars().take(12).collect();
+            let of = "an archive that has not come whole".to_owned();
+            found.push(Unneeded { layer, of, is_archive: true, bytes: one.bytes });
         }
         Ok(found)
     }
@@ -61,13 +66,19 @@ impl Store {
                 gone.push(self.layers.discard(directory(&self.inside("layers"))?, layer.as_str())?);
             }
         }
-        let count = gone.len();
+        let mut count = gone.len();
+        if archives {
+            for one in self.unfinished()? {
+                self.drop_spool(&one.digest)?;
+                count += 1;
+            }
+        }
         gone.into_iter().try_for_each(super::layer::Discarded::remove)?;
         Ok(count)
     }
 
     /// Each layer that nothing needs, what it is of, and whether it is an archive's.
-    fn candidates(&self, needs: &Needs) -> Result<Vec<(LayerId, String, bool)>> {
+    pub(super) fn candidates(&self, needs: &Needs) -> Result<Vec<(LayerId, String, bool)>> {
         let mut needed = needs.layers.clone();
         for (_, record) in self.records.all()? {
             if let Kind::Overlay { layers, .. } = record.kind {

@@ -10,10 +10,13 @@ use anyhow::{Context as _, Result};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, oneshot};
 
 use super::STEP;
+use super::archive::arriving::{Arriving, Pump};
+use super::archive::network::Ended;
 use super::archive::{self, Cancel, Watch, network, registry};
 use super::layer::{Identity, Layer};
 use super::person::Person;
-use super::store::{Store, available};
+use super::spool::Spool;
+use super::store::{Store, available, is_full};
 use crate::oci::{Artifact, Registry};
 use crate::report::{Fault, Kind, Reporter};
 use crate::spec::archive::Scheme;
@@ -27,6 +30,9 @@ impl Drop for CancelOnDrop {
         self.0.cancel();
     }
 }
+
+/// How often a transfer begins anew because the server has another archive there than when it began.
+const ANEW: u32 = 3;
 
 /// The right to fetch one archive now.
 struct Turn {
@@ -50,7 +56,7 @@ struct Job {
     expected: Option<Digest>,
     public: bool,
     watch: Watch,
-    _turn: Turn,
+    _turn: Arc<Turn>,
 }
 
 impl Store {
@@ -84,6 +90,7 @@ impl Store {
         let Some(held) = self.layers.hold(&layer.id())? else {
             return Box::pin(self.fetch(archive, person, reporter)).await;
         };
+        self.wanted(&layer.id());
         let layer = Layer { held, ..layer };
         let size = ByteSize(layer.bytes);
         reporter.end(STEP, format!("{name}: {} files, {size}", layer.files));
@@ -138,10 +145,10 @@ impl Store {
         let watch = Watch { reporter: reporter.clone(), cancel: Cancel::default(), total };
         let _cancel = CancelOnDrop(watch.cancel.clone());
         let (source, expected) = (archive.url.clone(), archive.sha256);
-        let job = Job { store: self.clone(), source, expected, public: false, watch, _turn: turn };
+        let job = Job { store: self.clone(), source, expected, public: false, watch, _turn: turn.into() };
         apart(move || {
             let file = File::from(file);
-            job.run(&file, |store, digest| {
+            job.run(&file, 0, |store, digest| {
                 let after = Identity::of(&rustix::fs::fstat(&file)?);
                 if after != identity {
                     return Err(Fault::new(Kind::Failed, "the archive was changed while it was read")
@@ -176,14 +183,23 @@ impl Store {
                 self.client.get_or_init(|| client)
             }
         };
-        let (transfer, received, total) = network::Transfer::begin(client, &archive.url).await?;
-        let watch = Watch { reporter: reporter.clone(), cancel: Cancel::default(), total };
-        let _cancel = CancelOnDrop(watch.cancel.clone());
-        let (source, expected) = (archive.url.clone(), Some(digest));
-        let job = Job { store: self.clone(), source, expected, public: true, watch, _turn: turn };
-        let work = apart(move || job.run(received, |_, _| Ok(())));
-        let ((), layer) = tokio::join!(transfer.run(), work);
-        layer
+        let (spool, turn) = (self.spool(&digest)?, Arc::new(turn));
+        for _ in 0..ANEW {
+            let had = spool.have();
+            let (transfer, pump, arriving, total) =
+                network::Transfer::begin(client, &archive.url, spool.clone()).await?;
+            let watch = Watch { reporter: reporter.clone(), cancel: Cancel::default(), total };
+            let _cancel = CancelOnDrop(watch.cancel.clone());
+            let (source, expected) = (archive.url.clone(), Some(digest));
+            let job = Job { store: self.clone(), source, expected, public: true, watch, _turn: turn.clone() };
+            let work = apart(move || job.run_arriving(pump, arriving));
+            let (ended, layer) = tokio::join!(transfer.run(), work);
+            if let Some(layer) = spooled(&spool, had, ended, layer)? {
+                return Ok(layer);
+            }
+        }
+        let why = "the server has another archive there each time it is asked";
+        Err(Fault::new(Kind::Failed, format!("fetch {}", archive.url)).why(why).into())
     }
 
     /// The registry is asked what a tag means now. What a digest means never changes: once it is here nobody is asked.
@@ -211,14 +227,29 @@ impl Store {
             Wanted::Fetching(turn) => turn,
         };
         let source = format!("oci://{}", Reference { digest: Some(manifest.digest), ..of.clone() });
-        let (transfer, received) = registry::Transfer::new(registry, of, artifact.pieces()?);
-        let watch = Watch { reporter: reporter.clone(), cancel: Cancel::default(), total: Some(whole.size) };
-        let _cancel = CancelOnDrop(watch.cancel.clone());
+        let (spool, turn) = (self.spool(&whole.digest)?, Arc::new(turn));
+        let registry = Arc::new(registry);
         let expected = archive.sha256.or(Some(whole.digest));
-        let job = Job { store: self.clone(), source, expected, public: true, watch, _turn: turn };
-        let work = apart(move || job.run(received, |_, _| Ok(())));
-        let ((), layer) = tokio::join!(transfer.run(), work);
-        layer
+        let pieces = artifact.pieces()?;
+        loop {
+            let had = spool.have();
+            let (transfer, pump, arriving) =
+                registry::Transfer::new(registry.clone(), of.clone(), pieces.clone(), spool.clone());
+            let total = Some(whole.size);
+            let watch = Watch { reporter: reporter.clone(), cancel: Cancel::default(), total };
+            let _cancel = CancelOnDrop(watch.cancel.clone());
+            let (source, store) = (source.clone(), self.clone());
+            let job = Job { store, source, expected, public: true, watch, _turn: turn.clone() };
+            let work = apart(move || job.run_arriving(pump, arriving));
+            let (ended, layer) = tokio::join!(transfer.run(), work);
+            if let Some(layer) = spooled(&spool, had, ended, layer)? {
+                return Ok(layer);
+            }
+        }
+    }
+
+    fn spool(&self, digest: &Digest) -> Result<Arc<Spool>> {
+        Ok(Arc::new(Spool::open(&self.inside("spool"), digest)?))
     }
 
     /// The layer if `here` finds it, else the right to fetch it, which may take a while. Who waits for somebody else's
@@ -282,6 +313,31 @@ fn came_from(layer: &Layer, wanted: &Reference) -> bool {
         })
 }
 
+/// What becomes of a spool that had so many bytes before: it stays where the transfer broke off. `None` says that it has to
+/// begin anew, because those bytes were no part of the archive.
+fn spooled(spool: &Spool, had: u64, ended: Ended, layer: Result<Layer>) -> Result<Option<Layer>> {
+    match layer {
+        Ok(layer) => {
+            spool.remove()?;
+            Ok(Some(layer))
+        }
+        Err(e) if is_full(&e) => {
+            spool.remove()?;
+            Err(e)
+        }
+        Err(e) if spool.is_stale() || (had > 0 && ended != Ended::Broken) => {
+            tracing::warn!("{e:#}; what was there of the archive is dropped");
+            spool.clear()?;
+            Ok(None)
+        }
+        Err(e) if ended == Ended::Broken => Err(e),
+        Err(e) => {
+            spool.remove()?;
+            Err(e)
+        }
+    }
+}
+
 /// Does what may take long on a thread of its own: those that tokio has for blocking work are for Docker's calls, which
 /// have to be answered soon.
 async fn apart<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -295,16 +351,30 @@ async fn apart<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'sta
 }
 
 impl Job {
-    /// Blocks. `check` looks at the digest, once it is right, before the layer is made.
+    /// Blocks.
+    fn run_arriving(self, pump: Pump, arriving: Arriving) -> Result<Layer> {
+        std::thread::scope(|scope| {
+            std::thread::Builder::new()
+                .name("spool".into())
+                .spawn_scoped(scope, || pump.run())
+                .context("start a thread to receive on")?;
+            let here = arriving.here();
+            self.run(arriving, here, |_, _| Ok(()))
+        })
+    }
+
+    /// Blocks. So many bytes of the archive are on this disk already. `check` looks at the digest, once it is right, before
+    /// the layer is made.
     fn run(
         self,
         source: impl Read + Send,
+        here: u64,
         check: impl FnOnce(&Store, &Digest) -> Result<()>,
     ) -> Result<Layer> {
         let layers = &self.store.layers;
         if let Some(total) = self.watch.total {
             let free = available(&rustix::fs::fstatvfs(&self.store.root)?);
-            if total > free {
+            if total.saturating_sub(here) > free {
                 let why = format!("the archive alone has {}, {} are free", ByteSize(total), ByteSize(free));
                 let what = format!("the disk of {} is full", self.store.config.storage.display());
                 let next = "free some space there, then run the same command again";

@@ -82,7 +82,7 @@ impl Store {
     }
 
     /// Mounts layers, lowest first, as one read-only tree.
-    fn stack(&self, views: &Path, view: &str, layers: &[LayerId]) -> Result<OwnedFd> {
+    pub(super) fn stack(&self, views: &Path, view: &str, layers: &[LayerId]) -> Result<OwnedFd> {
         let place = views.join(view);
         std::fs::create_dir(&place)?;
         let text = |path: PathBuf| path.to_string_lossy().into_owned();

@@ -319,7 +319,7 @@ mod tests {
     use super::*;
 
     fn layers(place: &Path) -> (Layers, Vec<anyhow::Error>) {
-        for name in ["layers", "partial", "files", "frozen"] {
+        for name in ["layers", "partial", "files", "frozen", "seals"] {
             std::fs::create_dir_all(place.join(name)).unwrap();
         }
         Layers::open(place).unwrap()

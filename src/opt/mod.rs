@@ -9,9 +9,11 @@
 
 mod archive;
 mod beneath;
+mod cache;
 mod collect;
 mod copy;
 pub mod driver;
+mod export;
 mod fetch;
 mod flatten;
 mod frozen;
@@ -22,6 +24,8 @@ mod layer_id;
 mod mounts;
 mod person;
 mod published;
+mod seal;
+mod spool;
 mod staging;
 mod store;
 mod tree;
@@ -29,11 +33,13 @@ mod turns;
 mod volume;
 
 pub use collect::{Needs, Unneeded};
+pub use export::Exported;
 pub use held::Held;
 pub use large::LargeFile;
 pub use layer::Layer;
 pub use layer_id::LayerId;
 pub use person::Person;
+pub use seal::{Changed, Checked};
 pub use staging::Staging;
 pub use store::{Config, Store};
 pub use volume::{Kind, Merged, Phase, Upper, Usage, ViewOwner, VolumeRecord, VolumeRequest};

@@ -127,7 +127,12 @@ impl Store {
             unsettled,
             _marker: marker,
         });
-        for problem in problems.into_iter().chain(store.clear_staging()?).chain(store.restore()?) {
+        for problem in problems
+            .into_iter()
+            .chain(store.clear_staging()?)
+            .chain(store.clear_spools()?)
+            .chain(store.restore()?)
+        {
             tracing::error!("{problem:#}");
         }
         store.settle_later();
@@ -156,15 +161,8 @@ impl Store {
 
     /// Turns "no space" into what a person can do about it; other errors pass.
     pub(super) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
-        let full = error.chain().any(|cause| {
-            let number = cause
-                .downcast_ref::<std::io::Error>()
-                .and_then(std::io::Error::raw_os_error)
-                .or_else(|| cause.downcast_ref::<Errno>().map(|e| e.raw_os_error()));
-            number == Some(Errno::NOSPC.raw_os_error()) || number == Some(Errno::DQUOT.raw_os_error())
-        });
         let free = rustix::fs::fstatvfs(&self.root).map(|fs| available(&fs)).unwrap_or(0);
-        match full {
+        match is_full(&error) {
             true => {
                 Fault::new(Kind::Failed, format!("the disk of {} is full", self.config.storage.display()))
                     .why(format!("{error:#}"))
@@ -177,9 +175,23 @@ impl Store {
     }
 }
 
+/// Whether there was no space, for us or for anybody.
+pub(super) fn is_full(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let number = cause
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::raw_os_error)
+            .or_else(|| cause.downcast_ref::<Errno>().map(|e| e.raw_os_error()));
+        number == Some(Errno::NOSPC.raw_os_error()) || number == Some(Errno::DQUOT.raw_os_error())
+    })
+}
+
 /// Brings new layers to disk, a while after each wake, until the store is closed.
 fn settle(layers: &Layers, wake: &mpsc::Receiver<()>) {
     while wake.recv().is_ok() {
+        if let Err(e) = layers.seal() {
+            tracing::warn!("{e:#}");
+        }
         let until = Instant::now() + WRITTEN_BACK;
         loop {
             match wake.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -228,7 +240,9 @@ fn prepare(storage: &Path) -> Result<()> {
     }
     let store = storage.join(".store");
     make(&store, 0o700)?;
-    for name in ["layers", "frozen", "partial", "volumes", "binds", "files", "empty", "staging"] {
+    for name in
+        ["layers", "frozen", "partial", "volumes", "binds", "files", "empty", "staging", "spool", "seals"]
+    {
         make(&store.join(name), 0o700)?;
     }
     make(&storage.join("staging"), 0o711)?;

@@ -10,7 +10,7 @@ use super::beneath;
 
 /// How deep a walk goes with one descriptor a level. A tree made deeper than this on purpose is flattened while it is
 /// removed, and its deeper part is not counted.
-const DEEPEST: usize = 100;
+pub const DEEPEST: usize = 100;
 
 /// How often a directory that is written to while it is being emptied is read again.
 const ATTEMPTS: usize = 20;

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::STEP;
 use crate::report::Reporter;
 
-/// One fast fetch fills the disk; more at a time are for servers that are slow. Each has three threads.
+/// One fast fetch fills the disk; more at a time are for servers that are slow. Each has four threads.
 const IN_THE_STORE: usize = 8;
 
 /// Slow servers of one person must leave room for the others.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::text::Source;
 use crate::report::{Fault, Kind};
 use crate::spec::network::{ConflictCheck, OnTimeout};
-use crate::spec::{Addressing, Limits, MacPrefix, Owner};
+use crate::spec::{Addressing, ByteSize, Limits, MacPrefix, Owner};
 
 /// Where the settings of a host are.
 pub const CONFIG: &str = "/etc/moorage/config.toml";
@@ -36,6 +36,8 @@ pub struct HostConfig {
     pub mounts: Vec<PathBuf>,
     /// Host directories below which a `file://` archive may lie.
     pub archives: Vec<PathBuf>,
+    /// The most that archives which no container needs may take; absent: they stay until somebody removes them.
+    pub cache: Option<ByteSize>,
     /// Registries images may come from, beside `registry`; local `moorage/…` images always may.
     pub registries: Vec<String>,
     /// The registry that is told, every hour, what this host uses of it: where publishers push, as root is logged in there.
@@ -89,6 +91,7 @@ impl Default for HostConfig {
             admins: Vec::new(),
             mounts: Vec::new(),
             archives: vec!["/usr/local/share/moorage".into()],
+            cache: None,
             registries: Vec::new(),
             in_use_to: None,
             capabilities: Vec::new(),
@@ -238,6 +241,7 @@ mod tests {
             admins = ["ann", "@ops"]
             mounts = ["/data"]
             archives = ["/srv/opt"]
+            cache = "200GB"
             registries = ["other.corp"]
             in_use_to = "registry.corp:5001"
             capabilities = ["NET_ADMIN"]

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::raw::Settings;
-use crate::spec::Limits;
 
 /// A key of the branch replaces the same key of the defaults whole; `env`, `ulimits`, `limits` and `patches` merge
 /// entry by entry.
@@ -17,11 +16,7 @@ pub(super) fn merge(defaults: &Settings, branch: &Settings) -> Settings {
         env: over(below.env, above.env),
         ulimits: over(below.ulimits, above.ulimits),
         shm: above.shm.or(below.shm),
-        limits: Limits {
-            cpu_weight: above.limits.cpu_weight.or(below.limits.cpu_weight),
-            memory: above.limits.memory.or(below.limits.memory),
-            pids: above.limits.pids.or(below.limits.pids),
-        },
+        limits: above.limits.or(&below.limits),
         mounts: above.mounts.or(below.mounts),
         licence: above.licence.or(below.licence),
         capabilities: above.capabilities.or(below.capabilities),

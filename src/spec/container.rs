@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Addressing, Archive, ByteSize, ContainerName, Owner};
+use super::{Addressing, Archive, ByteSize, ContainerName, Limits, Owner};
 
 /// Everything that decides what a container is. The same input resolves to the same specification, and two
 /// specifications are compared field by field when the container already exists.
@@ -122,21 +122,6 @@ pub const ULIMITS: [&str; 13] = [
 pub struct Ulimit {
     pub soft: u64,
     pub hard: u64,
-}
-
-/// Ceilings and weights; what is absent is filled in from the host's configuration.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// Relative share of CPU time, 1 to 10000, default 100 (cgroup v2 `cpu.weight`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu_weight: Option<u32>,
-    /// Bytes of memory the container may use.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<ByteSize>,
-    /// Processes and threads.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pids: Option<u32>,
 }
 
 /// A host path mapped into the container; written `/host/path:/inside[:ro]`.

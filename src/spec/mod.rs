@@ -4,6 +4,7 @@ pub mod address;
 pub mod archive;
 pub mod container;
 pub mod in_use;
+pub mod limits;
 pub mod mac;
 pub mod name;
 pub mod network;
@@ -15,8 +16,9 @@ mod text;
 
 pub use address::{Addressing, Fixed};
 pub use archive::{Archive, Digest};
-pub use container::{ContainerSpec, FileSpec, Limits, MountSpec, SourceSpec, Ulimit};
+pub use container::{ContainerSpec, FileSpec, MountSpec, SourceSpec, Ulimit};
 pub use in_use::InUse;
+pub use limits::{Io, Limits};
 pub use mac::{Mac, MacPrefix};
 pub use name::{BadName, ContainerName, Owner};
 pub use reference::Reference;

@@ -96,6 +96,27 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         remove(&self.path(key)?)
     }
 
+    /// Gives a record the time of now without writing it; a crash may lose that. One that is not there is no error.
+    pub fn touch(&self, key: &str) -> Result<()> {
+        let path = self.path(key)?;
+        match File::open(&path).and_then(|file| file.set_modified(std::time::SystemTime::now())) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(e).with_context(|| format!("touch {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// When a record was written or touched last.
+    pub fn touched(&self, key: &str) -> Result<Option<jiff::Timestamp>> {
+        let path = self.path(key)?;
+        match std::fs::metadata(&path).and_then(|metadata| metadata.modified()) {
+            Ok(time) => Ok(Some(time.try_into()?)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("look at {}", path.display())),
+        }
+    }
+
     /// Every record with its key, in the order of the keys. One that cannot be read is an error, never left out.
     pub fn all(&self) -> Result<Vec<(String, T)>> {
         let mut keys = Vec::new();
@@ -131,6 +152,12 @@ mod tests {
         records.remove("a").unwrap();
         records.remove("a").unwrap();
         assert_eq!(records.get("a").unwrap(), None);
+        records.touch("a").unwrap();
+        assert_eq!(records.touched("a").unwrap(), None);
+        let before = records.touched("b").unwrap().unwrap();
+        records.touch("b").unwrap();
+        assert!(records.touched("b").unwrap().unwrap() >= before);
+        assert_eq!(records.get("b").unwrap(), Some(1));
     }
 
     #[test]

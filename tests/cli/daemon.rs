@@ -114,7 +114,7 @@ async fn one_container_in_full() {
     opt       file:///srv/siem.tar.zst
     sources   ssh://git@git/siem.git release/9.2 in /opt/src/siem
     mounts    /data:/opt/data:ro
-    limits    memory 32 GiB, 4096 processes
+    limits    memory 32 GiB, pids 4096
     files     /opt/containers/siem-9-2-ann/opt (3 GiB of its own)
     logs      /opt/containers/logs/siem-9-2-ann
     ");

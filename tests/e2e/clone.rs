@@ -4,11 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::support::{Made, Outcome, Scene, ann, bob, root};
-
-fn docker(arguments: &[&str]) -> String {
-    root().run("docker", arguments).ok().stdout.trim().to_owned()
-}
+use crate::support::{Made, Outcome, Scene, ann, bob, docker, root};
 
 /// Clones a container of ann's.
 #[track_caller]
@@ -253,6 +249,7 @@ fn one_that_fails_is_undone_and_named_and_the_others_stay() {
 mod alone {
     use super::*;
     use crate::support::machine::{Daemons, daemon_with_failpoint, world};
+    use crate::support::roots;
 
     /// The daemon is killed at each of these places; after that nothing is lost, and the same command succeeds.
     fn killed_at(word: &str, places: &[&str]) {
@@ -286,16 +283,7 @@ mod alone {
             assert!(finished <= 2, "{place}: {:#?}", scene.containers());
             ann().moorage(&["remove-container", "--clones-of", &name, "--yes"]).ok();
             assert_eq!(scene.containers().len(), 1, "{place}");
-            let images = docker(&[
-                "image",
-                "ls",
-                "-q",
-                "--filter",
-                "label=moorage.root",
-                "--filter",
-                "label=moorage.owner=ann",
-            ]);
-            assert_eq!(images, "", "{place}: a root filesystem is left");
+            assert_eq!(roots(), "", "{place}: a root filesystem is left");
         }
     }
 

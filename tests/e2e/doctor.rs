@@ -1,6 +1,6 @@
 //! What `doctor` says of a host that works, and of one that does not.
 
-use crate::support::{ann, root};
+use crate::support::{Scene, ann, root};
 
 /// The findings of one level, as JSON.
 fn found(level: &str) -> Vec<String> {
@@ -22,6 +22,36 @@ fn a_host_that_works_has_no_problem_whoever_asks() {
 mod alone {
     use super::*;
     use crate::support::machine::{Daemons, parent, world};
+
+    #[test]
+    fn a_file_of_a_layer_that_was_changed_behind_our_back_is_found() {
+        let scene = Scene::with_product("deep");
+        let name = scene.make(&ann(), &[]).name();
+        scene.inside(&ann(), &name, "echo data >/opt/home/ann/data").ok();
+        // One layer of an archive, one that was frozen.
+        ann().moorage(&["snapshot-container", &name, "--name", "now"]).ok();
+        ann().moorage(&["doctor", "--deep"]).ends(6).helps();
+        root().moorage(&["doctor", "--deep"]).ok().says("are what they were when they were finished");
+        let change = |file: &str| {
+            let found = root().shell(&format!("ls -d /opt/containers/.store/layers/*/{file}")).ok().stdout;
+            // As long as before, and as old.
+            let script = format!(
+                "cd /; for f in {}; do touch -r $f /tmp/old; printf X | dd of=$f conv=notrunc status=none; touch -r /tmp/old $f; done",
+                found.replace('\n', " ")
+            );
+            root().shell(&script).ok();
+        };
+        let archive = format!("{}/product.tar.zst", scene.project);
+        change("home/ann/data");
+        root().moorage(&["doctor", "--deep"]).ends(1).says("home/ann/data").says(&name).never_says(&archive);
+        change("product/word");
+        root().moorage(&["doctor", "--deep"]).ends(1).says("product/word").says(&archive).says("next: ");
+        // Nobody else may get these.
+        ann().moorage(&["remove-snapshot", &name, "now", "--yes"]).ok();
+        scene.remove_all();
+        root().moorage(&["prune-containers", "--store", "--yes"]).ok();
+        root().moorage(&["doctor", "--deep"]).ok();
+    }
 
     #[test]
     fn what_does_not_work_is_named_with_what_to_do() {

@@ -290,6 +290,7 @@ fn a_client_that_is_killed_in_any_step_is_undone_or_the_next_run_converges() {
 mod alone {
     use super::*;
     use crate::support::machine::{self, Daemons, world};
+    use crate::support::small::Small;
 
     #[test]
     fn a_daemon_that_is_killed_in_any_step_finishes_or_undoes_when_it_is_back() {
@@ -388,6 +389,29 @@ mod alone {
     }
 
     #[test]
+    fn a_fetch_that_a_killed_daemon_began_goes_on_where_it_was() {
+        let scene = Scene::new("killfetch");
+        let bytes = Archive::new().file("noise", 0o644, &noise(32 << 20)).zst();
+        let web = Web::serving(bytes.clone(), Manner::StallsAfter(24 << 20));
+        let (url, digest) = (web.url("product.tar.zst"), archive::sha256(&bytes));
+        scene.write(&format!("opt = {{ url = \"{url}\", sha256 = \"{digest}\" }}"));
+        ann().public_key();
+        scene.knows(&ann());
+        let _daemons = Daemons;
+        let mut running = crate::support::Running::start(&ann(), &scene.words(&[]));
+        let reached = running.event("20 MiB of the archive", |event| {
+            event["event"] == "progress" && event["step"] == "opt" && event["done"].as_u64() >= Some(20 << 20)
+        });
+        world("kill9", "daemon");
+        let end = running.end();
+        assert!(reached, "{}", end.whole());
+        world("start", "daemon");
+        let made = scene.make(&ann(), &[]);
+        assert!(web.begun() >= 16 << 20, "it began at byte {} of {}", web.begun(), bytes.len());
+        scene.ssh(&ann(), &made, "stat -c %s /opt/noise").ok().says("33554432");
+    }
+
+    #[test]
     fn a_full_store_is_said_and_nothing_is_half_made() {
         let archive = Scene::new("full");
         // A store that is too small, for one daemon's life.
@@ -415,7 +439,7 @@ mod alone {
         world("stop", "daemon");
         // In memory, where full means full at once.
         let records = "/var/lib/moorage";
-        let _small = Small(records);
+        let _small = Small::over(records);
         root()
             .shell(&format!(
                 "mkdir -p /run/records && mount -t tmpfs -o size=4m tmpfs /run/records && \
@@ -430,32 +454,6 @@ mod alone {
         scene.make(&ann(), &[]);
         scene.remove_all();
         world("stop", "daemon");
-    }
-
-    /// A filesystem over a directory, with all that is there and a little room.
-    struct Small(&'static str);
-
-    impl Small {
-        fn mounted(directory: &'static str) -> Small {
-            let image = crate::support::world().join("storage/small.img");
-            let script = format!(
-                "size=$(($(du -sm {directory} | cut -f1) * 5 / 4 + 24)); \
-                 truncate -s ${{size}}M {image}; mkfs.ext4 -q -F {image}; mkdir -p {mount}; mount -o loop {image} {mount}; \
-                 cp -a {directory}/. {mount}; mount --move {mount} {directory}",
-                image = image.display(),
-                mount = image.with_extension("mount").display()
-            );
-            root().shell(&script).ok();
-            Small(directory)
-        }
-    }
-
-    impl Drop for Small {
-        fn drop(&mut self) {
-            world("stop", "daemon");
-            let image = crate::support::world().join("storage/small.img");
-            root().shell(&format!("umount {}; rm -f {}", self.0, image.display())).ok();
-        }
     }
 
     /// Bytes that no compressor makes smaller (xorshift64).

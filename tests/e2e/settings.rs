@@ -1,7 +1,8 @@
 //! What a project's file says arrives inside, all of it in one container.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use crate::support::groups::Groups;
 use crate::support::{Scene, ann, root};
 
 #[test]
@@ -21,7 +22,7 @@ image = "demo"
 env = {{ PRODUCT_HOME = "/opt/product", GREETING = "good day, {{owner}} of {{branch}}" }}
 ulimits = {{ nofile = {{ soft = 5000, hard = 20000 }}, core = 0 }}
 shm = "128MiB"
-limits = {{ memory = "1GiB", pids = 4000, cpu_weight = 50 }}
+limits = {{ memory = "1GiB", pids = 4000, cpu_weight = 50, io = {{ write = "200MB", read_ops = 4000 }} }}
 [[defaults.licence]]
 file = "licences/a.lic"
 to = "/opt/product/etc/licence"
@@ -71,6 +72,7 @@ env = {{ ONLY = "{{project}}" }}
     assert_eq!(limits.memory(), 1 << 30);
     assert_eq!(limits.pids(), 4000);
     assert_eq!(limits.cpu_weight(), 50);
+    assert_eq!(limits.io(), [0, 200_000_000, 4000, 0]);
 }
 
 #[test]
@@ -81,66 +83,6 @@ fn what_a_project_does_not_say_is_the_hosts_default() {
     assert_eq!(limits.pids(), 8192);
     assert_eq!(limits.cpu_weight(), 100);
     scene.inside(&ann(), &made.name(), "df -B1 --output=size /dev/shm | tail -n 1").ok().says("67108864");
-}
-
-/// The control groups of a container's init, as the host has them.
-struct Groups {
-    /// `/proc/PID/cgroup` (cgroups(7)).
-    text: String,
-}
-
-impl Groups {
-    fn of(name: &str) -> Groups {
-        let pid = root().run("docker", &["inspect", "-f", "{{.State.Pid}}", name]).ok();
-        Groups { text: std::fs::read_to_string(format!("/proc/{}/cgroup", pid.stdout.trim())).unwrap() }
-    }
-
-    /// The directory of the group that a version 1 controller has it in.
-    fn version1(&self, controller: &str) -> Option<PathBuf> {
-        self.text.lines().find_map(|line| {
-            let (_, rest) = line.split_once(':')?;
-            let (names, path) = rest.split_once(':')?;
-            let ours = names.split(',').any(|name| name == controller);
-            ours.then(|| Path::new("/sys/fs/cgroup").join(controller).join(path.trim_start_matches('/')))
-        })
-    }
-
-    /// The groups of version 2, innermost first.
-    fn version2(&self) -> Vec<PathBuf> {
-        let path = self.text.lines().find_map(|line| line.strip_prefix("0::/")).expect("a version 2 group");
-        let ancestors = Path::new(path).ancestors();
-        ancestors.map(|group| Path::new("/sys/fs/cgroup").join(group)).collect()
-    }
-
-    fn number(path: &Path) -> Option<u64> {
-        std::fs::read_to_string(path).ok()?.trim().parse().ok()
-    }
-
-    /// A ceiling: the lowest that holds for it.
-    fn ceiling(&self, controller: &str, (version1, version2): (&str, &str)) -> u64 {
-        let found = match self.version1(controller) {
-            Some(group) => Groups::number(&group.join(version1)),
-            None => self.version2().iter().filter_map(|group| Groups::number(&group.join(version2))).min(),
-        };
-        found.unwrap_or_else(|| panic!("no ceiling of {controller} in\n{}", self.text))
-    }
-
-    fn memory(&self) -> u64 {
-        self.ceiling("memory", ("memory.limit_in_bytes", "memory.max"))
-    }
-
-    fn pids(&self) -> u64 {
-        self.ceiling("pids", ("pids.max", "pids.max"))
-    }
-
-    /// On the scale of version 2, where 100 is usual.
-    fn cpu_weight(&self) -> u64 {
-        match self.version1("cpu") {
-            Some(group) => Groups::number(&group.join("cpu.shares")).unwrap() * 100 / 1024,
-            // Set on the outer group (`container::slice`).
-            None => Groups::number(&self.version2()[2].join("cpu.weight")).unwrap(),
-        }
-    }
 }
 
 #[test]

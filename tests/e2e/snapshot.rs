@@ -2,11 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Made, Outcome, Scene, ann, bob, root};
-
-fn docker(arguments: &[&str]) -> String {
-    root().run("docker", arguments).ok().stdout.trim().to_owned()
-}
+use crate::support::{Made, Outcome, Scene, ann, bob, docker, root};
 
 /// The image that a snapshot's root filesystem is in.
 fn root_of(name: &str, snapshot: &str) -> String {
@@ -141,7 +137,8 @@ fn a_snapshot_whose_image_somebody_removed_leaves_the_container_as_it_is() {
 #[test]
 fn a_container_that_docker_has_lost_is_made_anew_on_its_opt() {
     let scene = Scene::with_product("lost");
-    let made = scene.make(&ann(), &["--name", "lost-one"]);
+    let wish = format!("{}-one", scene.project);
+    let made = scene.make(&ann(), &["--name", &wish]);
     let name = made.name();
     set(&scene, &name, "mine");
     docker(&["rm", "-f", &name]);
@@ -153,10 +150,75 @@ fn a_container_that_docker_has_lost_is_made_anew_on_its_opt() {
     assert_eq!(docker(&["exec", &name, "cat", "/sys/class/net/eth0/address"]), made.mac());
 }
 
-/// These kill the daemon.
+/// These kill the daemon, or remove what others may be about to use.
 mod alone {
     use super::*;
     use crate::support::machine::{Daemons, daemon_with_failpoint, world};
+    use crate::support::roots;
+
+    #[test]
+    fn a_published_snapshot_makes_containers_where_nothing_of_it_is() {
+        let scene = Scene::with_product("publish");
+        let name = scene.make(&ann(), &[]).name();
+        set(&scene, &name, "first");
+        let more = "cd /opt/home/ann; truncate -s 64M sparse; echo end >>sparse; ln state twin; mkfifo fifo; \
+             sudo cp /bin/true capable; sudo chown 1234:2345 capable; sudo chmod 4751 capable; touch -d '2001-02-03 04:05:06.7' old; \
+             sudo rm -r /opt/product/word";
+        scene.inside(&ann(), &name, more).ok();
+        // cap_net_raw+ep (capabilities(7)), which chown and chmod would take away.
+        let capability: [u8; 20] = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let flags = rustix::fs::XattrFlags::empty();
+        let home = format!("/opt/containers/{name}/opt/home/ann");
+        rustix::fs::setxattr(format!("{home}/state"), "user.note", b"kept", flags).unwrap();
+        rustix::fs::setxattr(format!("{home}/old"), "security.capability", &capability, flags).unwrap();
+        take(&name, "first");
+        let to = format!("oci://127.0.0.1:5000/snapshots/{}:first", scene.project);
+        let publish = |to: &str| ann().moorage(&["publish-snapshot", &name, "first", to, "--format", "json"]);
+        publish("oci://registry.example/snapshots/siem:first").ends(6).says("registries").helps();
+        publish("oci://127.0.0.1:5000/snapshots/siem").ends(2).helps();
+        bob().moorage(&["publish-snapshot", &name, "first", &to]).ends(6).helps();
+        let sent = publish(&to).ok().json();
+        assert!(sent["sent_bytes"].as_u64().unwrap() > 0, "{sent:#}");
+        assert_eq!(publish(&to).ok().json()["sent_bytes"], 0);
+
+        remove(&name, "first").ok();
+        ann().moorage(&["remove-container", &name, "--yes"]).ok();
+        root().moorage(&["prune-containers", "--store", "--yes"]).helps_or_ok();
+        assert_eq!(roots(), "", "the root filesystem is still here");
+        let make = |person: &crate::support::Person, from: &str, wish: &str| {
+            person.public_key();
+            scene.knows(person);
+            let words = ["make-dev-container", "--from-snapshot", from, "--name", wish, "--format", "json"];
+            let made = person.moorage(&words);
+            if made.code != 0 {
+                return Err(made);
+            }
+            let clone = made.json()["clones"][0].clone();
+            Ok(Made(serde_json::json!({ "container": clone, "host_key": clone["host_key"] })))
+        };
+        let wish = format!("{}-again", scene.project);
+        let again = make(&ann(), &to, &wish).map_err(|said| said.whole()).unwrap();
+        assert_eq!(again.name(), format!("{wish}-ann"));
+        let seen = "cat state /etc/state; stat -c '%s %h' sparse twin; [ $(stat -c %b sparse) -lt 1000 ]; \
+             stat -c '%u %g %a' capable; date -u -r old '+%F %T.%N'; test ! -e /opt/product/word; test ! -e fifo; hostname";
+        let said = scene.ssh(&ann(), &again, seen).ok().stdout;
+        assert_eq!(
+            said,
+            format!(
+                "first\nfirst\n67108868 1\n6 2\n1234 2345 4751\n2001-02-03 04:05:06.700000000\n{wish}-ann\n"
+            )
+        );
+        let mut value = [0; 64];
+        let home = format!("/opt/containers/{}/opt/home/ann", again.name());
+        let length = rustix::fs::getxattr(format!("{home}/state"), "user.note", &mut value[..]).unwrap();
+        assert_eq!(&value[..length], b"kept");
+        let length =
+            rustix::fs::getxattr(format!("{home}/old"), "security.capability", &mut value[..]).unwrap();
+        assert_eq!(value[..length], capability);
+        scene.ssh(&ann(), &again, "grep -q /opt/product/word /opt/product/say").ok();
+        scene.remove_all();
+        scene.nothing_left();
+    }
 
     #[test]
     fn a_restore_begun_for_what_is_gone_since_is_given_up() {
@@ -222,16 +284,7 @@ mod alone {
             assert!(snapshots(&scene).is_empty(), "{place}");
             take(&name, "now");
             remove(&name, "now").ok();
-            let images = docker(&[
-                "image",
-                "ls",
-                "-q",
-                "--filter",
-                "label=moorage.root",
-                "--filter",
-                "label=moorage.owner=ann",
-            ]);
-            assert_eq!(images, "", "{place}: a root filesystem is left");
+            assert_eq!(roots(), "", "{place}: a root filesystem is left");
         }
     }
 }

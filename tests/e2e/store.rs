@@ -1,10 +1,7 @@
 //! What containers take, the limits they have, and what is left of them.
 
-use crate::support::{Scene, ann, bob, carol, root};
-
-fn docker(arguments: &[&str]) -> String {
-    root().run("docker", arguments).ok().stdout.trim().to_owned()
-}
+use crate::support::groups::Groups;
+use crate::support::{Scene, ann, bob, carol, docker, root};
 
 #[test]
 fn limits_change_at_once_and_stay() {
@@ -19,10 +16,9 @@ fn limits_change_at_once_and_stay() {
         .moorage(&["resize-container", &name, "--memory", "768MiB", "--pids", "900", "--cpu-weight", "50"])
         .ok();
     assert_eq!(docker(&["inspect", "-f", limits, &name]), format!("{} 900 512 {started}", 768 << 20));
-    // The kernel's own word, from where the container sees it.
-    let seen = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || true";
-    let of_kernel = format!("cat /proc/1/cgroup | sed -n 's/^[0-9]*:memory://p'; {seen}");
-    scene.inside(&ann(), &name, &of_kernel).ok();
+    // The kernel's own word.
+    let groups = Groups::of(&name);
+    assert_eq!((groups.memory(), groups.pids(), groups.cpu_weight()), (768 << 20, 900, 50));
     // One alone leaves the others; and it is what the container is made anew with.
     ann().moorage(&["resize-container", &name, "--memory", "1GiB"]).ok();
     ann().moorage(&["recreate-container", &name, "--yes"]).ok();
@@ -54,6 +50,97 @@ fn what_a_container_takes_is_listed_and_what_it_logged_is_kept() {
 /// These remove what others may be about to use.
 mod alone {
     use super::*;
+    use crate::support::events::{Following, until_directory};
+    use crate::support::machine::{Daemons, world};
+
+    #[test]
+    fn what_is_done_to_disks_is_limited_and_what_is_for_a_time_goes_back() {
+        let scene = Scene::with_product("throttle");
+        let name = scene.make(&ann(), &[]).name();
+        assert_eq!(Groups::of(&name).io(), [0, 0, 0, 0]);
+        let resize =
+            |more: &[&str]| ann().moorage(&[&["resize-container", name.as_str()][..], more].concat());
+        resize(&["--io-write", "50MB", "--io-read-ops", "5000"]).ok().says("47.68 MiB/s");
+        assert_eq!(Groups::of(&name).io(), [0, 50_000_000, 5000, 0]);
+        resize(&["--io-write-ops", "7000", "--io-read-ops", "0"]).ok();
+        assert_eq!(Groups::of(&name).io(), [0, 50_000_000, 0, 7000]);
+        // Started again by us, and by the engine alone.
+        ann().moorage(&["restart-container", &name]).ok();
+        assert_eq!(Groups::of(&name).io(), [0, 50_000_000, 0, 7000]);
+        let mut log =
+            Following::command(root().command("tail").args(["-n", "0", "-F", "/var/log/moorage/daemon.log"]));
+        docker(&["restart", &name]);
+        log.until("the limits of the container that Docker has started", |line| {
+            line.contains(&format!("{name}: what it does to its disks is limited"))
+        });
+        assert_eq!(Groups::of(&name).io(), [0, 50_000_000, 0, 7000]);
+
+        // Until a time, over the end of the daemon.
+        let _daemons = Daemons;
+        resize(&["--pids", "500", "--until", "2020-01-01 10:00"]).ends(2).says("over already").helps();
+        let soon = root().shell("date -d '+4 seconds' '+%F %T'").ok().stdout;
+        resize(&["--io-write", "10MB", "--memory", "1GiB", "--pids", "700", "--until", soon.trim()])
+            .ok()
+            .says("until");
+        world("kill9", "daemon");
+        world("start", "daemon");
+        let record = format!("/var/lib/moorage/containers/{name}.json");
+        until_directory(std::path::Path::new("/var/lib/moorage/containers"), || {
+            !std::fs::read_to_string(&record).unwrap_or_default().contains("\"lent\"")
+        });
+        let groups = Groups::of(&name);
+        assert_eq!((groups.io(), groups.pids()), ([0, 50_000_000, 0, 7000], 8192));
+        assert!(groups.memory() > 1 << 50, "{}", groups.memory());
+    }
+
+    /// The host's settings, as they were before the test.
+    struct Settings(String);
+
+    impl Settings {
+        const FILE: &str = "/etc/moorage/config.toml";
+
+        fn with(line: &str) -> Settings {
+            let before = std::fs::read_to_string(Settings::FILE).unwrap();
+            std::fs::write(Settings::FILE, format!("{line}\n{before}")).unwrap();
+            Settings(before)
+        }
+    }
+
+    impl Drop for Settings {
+        fn drop(&mut self) {
+            std::fs::write(Settings::FILE, &self.0).unwrap();
+            world("stop", "daemon");
+        }
+    }
+
+    #[test]
+    fn archives_that_nobody_has_take_no_more_than_they_may() {
+        let scene = Scene::with_product("cache");
+        let here = || {
+            let names = root().shell("grep -l . /opt/containers/.store/layers/*.json | xargs cat").stdout;
+            names.contains(&format!("{}/product.tar.zst", scene.project))
+        };
+        let _daemons = Daemons;
+        world("stop", "daemon");
+        let _settings = Settings::with("cache = \"1KB\"");
+        world("start", "daemon");
+        let name = scene.make(&ann(), &[]).name();
+        ann().moorage(&["snapshot-container", &name, "--name", "kept"]).ok();
+        ann().moorage(&["remove-container", &name, "--yes"]).ok();
+        // A snapshot has it.
+        assert!(here());
+        ann().moorage(&["remove-snapshot", &name, "kept", "--yes"]).ok();
+        // Some files of a few bytes: there is room for them, and for 1 KB of others.
+        assert!(here());
+        let large = crate::support::archive::Archive::new().file("large", 0o644, &[7; 4096]).zst();
+        let url = scene.archive("large.tar.zst", &large);
+        scene.write(&format!("opt = \"{url}\""));
+        let name = scene.make(&ann(), &[]).name();
+        ann().moorage(&["remove-container", &name, "--yes"]).ok();
+        let left = root().shell("cat /opt/containers/.store/layers/*.json || true").ok().stdout;
+        assert!(!left.contains("large.tar.zst"), "{left}");
+        assert!(here(), "{left}");
+    }
 
     #[test]
     fn layers_that_nothing_needs_are_listed_and_removed() {

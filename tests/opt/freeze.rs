@@ -325,7 +325,7 @@ fn what_nothing_needs_is_collected_and_nothing_else() {
     drop(unused);
     let found = world.store.unneeded(&needs).unwrap();
     assert_eq!(found.len(), 1);
-    assert!(found[0].layer == id && found[0].is_archive && found[0].bytes >= 10_000, "{found:?}");
+    assert!(found[0].layer == id.as_str() && found[0].is_archive && found[0].bytes >= 10_000, "{found:?}");
     let pinned = moorage::spec::Archive { url: found[0].of.clone(), sha256: Some(digest) };
     let pins = Needs { archives: vec![pinned], ..Needs::default() };
     assert_eq!(world.store.collect(&pins, true).unwrap(), 0);

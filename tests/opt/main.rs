@@ -11,6 +11,7 @@ mod hostile;
 mod pack;
 mod registry;
 mod server;
+mod spool;
 mod trust;
 mod volumes;
 mod world;

@@ -184,7 +184,11 @@ pub fn config(home: &Path) -> Config {
         state: home.join("state"),
         archive_roots: vec![home.join("archives")],
         mount_roots: vec![home.join("data")],
-        docker: Access { config: Some(home.join("docker.json")), certificates: home.join("certs.d") },
+        docker: Access {
+            config: Some(home.join("docker.json")),
+            certificates: home.join("certs.d"),
+            login: None,
+        },
     }
 }
 

@@ -5,11 +5,13 @@
 
 pub mod archive;
 pub mod events;
+pub mod groups;
 pub mod machine;
 pub mod person;
 pub mod registry;
 pub mod scene;
 pub mod served;
+pub mod small;
 pub mod web;
 
 use std::path::PathBuf;
@@ -17,6 +19,19 @@ use std::path::PathBuf;
 pub use events::{Following, Running};
 pub use person::{Outcome, Person, ann, bob, carol, dave, root};
 pub use scene::{Made, Scene};
+
+/// What `docker` with these arguments prints; it has to succeed.
+#[track_caller]
+pub fn docker(arguments: &[&str]) -> String {
+    root().run("docker", arguments).ok().stdout.trim().to_owned()
+}
+
+/// The committed root filesystems of ann's that are here, one a line.
+#[track_caller]
+pub fn roots() -> String {
+    let filters = ["--filter", "label=moorage.root", "--filter", "label=moorage.owner=ann"];
+    docker(&[&["image", "ls", "-q"], &filters[..]].concat())
+}
 
 /// The directory of the world these tests run in.
 ///

@@ -11,7 +11,7 @@ pub enum Manner {
     Well,
     /// Promises everything and hangs up at this byte of the file, however often it is asked for the rest.
     HangsUpAt(usize),
-    /// Sends this many bytes, then nothing more for as long as the client stays.
+    /// Sends this many bytes, then nothing more for as long as the client stays; the rest to whoever asks for that.
     StallsAfter(usize),
     /// Answers 404.
     NotFound,
@@ -22,6 +22,7 @@ pub enum Manner {
 pub struct Web {
     port: u16,
     asked: Arc<AtomicUsize>,
+    begun: Arc<AtomicUsize>,
 }
 
 impl Web {
@@ -29,20 +30,26 @@ impl Web {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&asked);
+        let (counter, begun) = (Arc::clone(&asked), Arc::new(AtomicUsize::new(0)));
+        let last = Arc::clone(&begun);
         std::thread::spawn(move || {
             let content = Arc::new(content);
             for stream in listener.incoming().flatten() {
                 counter.fetch_add(1, Ordering::SeqCst);
-                let content = Arc::clone(&content);
-                std::thread::spawn(move || answer(stream, &content, manner));
+                let (content, last) = (Arc::clone(&content), Arc::clone(&last));
+                std::thread::spawn(move || answer(stream, &content, manner, &last));
             }
         });
-        Web { port, asked }
+        Web { port, asked, begun }
     }
 
     pub fn url(&self, name: &str) -> String {
         format!("http://127.0.0.1:{}/{name}", self.port)
+    }
+
+    /// The byte that the last request wanted first.
+    pub fn begun(&self) -> usize {
+        self.begun.load(Ordering::SeqCst)
     }
 
     /// How many requests came.
@@ -52,7 +59,7 @@ impl Web {
 }
 
 /// A client that goes away in the middle is no error here.
-fn answer(mut stream: TcpStream, content: &[u8], manner: Manner) -> Option<()> {
+fn answer(mut stream: TcpStream, content: &[u8], manner: Manner, last: &AtomicUsize) -> Option<()> {
     let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
     let request = lines.next()?.ok()?;
     let mut begin = 0;
@@ -64,6 +71,7 @@ fn answer(mut stream: TcpStream, content: &[u8], manner: Manner) -> Option<()> {
             begin = range.split('-').next()?.parse().unwrap_or(0).min(content.len());
         }
     }
+    last.store(begin, Ordering::SeqCst);
     if manner == Manner::NotFound {
         return stream
             .write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
@@ -89,7 +97,7 @@ fn answer(mut stream: TcpStream, content: &[u8], manner: Manner) -> Option<()> {
     }
     match manner {
         Manner::HangsUpAt(end) => stream.write_all(&content[begin..end.max(begin)]).ok(),
-        Manner::StallsAfter(bytes) => {
+        Manner::StallsAfter(bytes) if begin == 0 => {
             stream.write_all(&rest[..bytes.min(rest.len())]).ok()?;
             stream.flush().ok()?;
             // Ends when the client has gone.

@@ -5,10 +5,11 @@ use anyhow::{Context as _, Result};
 use super::{Cloning, group, interrupted};
 use crate::container::build::{self, Origin};
 use crate::container::record::{Cloned, Record};
-use crate::container::{Host, lifecycle, undo};
+use crate::container::{Host, identity, lifecycle, ready, undo};
 use crate::failpoint;
 use crate::lan::LeaseView;
 use crate::opt::{Kind, LayerId, Merged, Person, VolumeRequest};
+use crate::report::{Fault, Reporter};
 
 /// Makes the clone, and starts it unless it is not to be. On failure nothing of it is left.
 pub async fn make(
@@ -48,6 +49,18 @@ pub async fn make(
     made
 }
 
+/// Waits for the project's own check in a clone that was started; what it says where it does not succeed. The clone stays,
+/// for its owner to look at.
+pub async fn ready(host: &Host, record: &Record, cloning: &Cloning) -> Option<Fault> {
+    let check = record.spec.ready.as_ref().filter(|_| cloning.start)?;
+    let (name, silent) = (record.spec.name.as_str(), Reporter::silent());
+    let waited = tokio::select! {
+        waited = ready::project(host, record, check, &silent) => waited,
+        () = cloning.cancel.cancelled() => Err(interrupted(name).into()),
+    };
+    waited.err().map(|error| Fault::of(&error))
+}
+
 /// `/opt` on the source's layers with a directory of its own, and the source's mapped host directories, for whoever mapped
 /// them; where the source is gone, for `caller`.
 async fn volumes(host: &Host, record: &Record, layers: &[LayerId], caller: Person) -> Result<()> {
@@ -84,9 +97,15 @@ fn join(merged: &Merged, record: &Record, cloned: &Cloned) -> Result<()> {
         let (home, owner) = (account.home(), (account.uid, account.gid));
         let home = home.trim_start_matches("/opt/");
         let put = || -> Result<()> {
+            // In a snapshot from elsewhere nobody of this host has a home yet.
+            merged.make_directory("home", 0o755, (0, 0))?;
+            merged.make_directory(home, 0o750, owner)?;
             merged.make_directory(&format!("{home}/.ssh"), 0o700, owner)?;
             let keys = format!("{home}/.ssh/authorized_keys");
-            let authorized = merged.read_file(&keys)?.unwrap_or_default();
+            let authorized = match merged.read_file(&keys)? {
+                Some(authorized) => authorized,
+                None => identity::authorized_keys(record, account).unwrap_or_default().into_bytes(),
+            };
             merged.write_file(&keys, &group::with_key(&authorized, cloned), 0o600, owner)?;
             merged.write_file(&format!("{home}/{}", group::KEY), cloned.key.private.as_bytes(), 0o600, owner)
         };

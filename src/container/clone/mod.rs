@@ -258,7 +258,8 @@ async fn base(host: &Host, group: &Group) -> Result<build::Origin> {
     Ok(base)
 }
 
-type Outcome<'a> = (&'a Record, Result<(), Fault>);
+/// A clone that was made may not be ready.
+type Outcome<'a> = (&'a Record, Result<Option<Fault>, Fault>);
 
 async fn members<'a>(
     host: &Host,
@@ -278,14 +279,19 @@ async fn members<'a>(
     let (base, layers) = (&base, &taken.layers);
     let one = |(record, lease): &'a (Record, Option<LeaseView>)| async move {
         let done = member::make(host, (record, lease.as_ref()), (base, layers), cloning).await;
-        (record, done.map_err(|error| Fault::of(&error)))
+        match done {
+            Ok(()) => (record, Ok(member::ready(host, record, cloning).await)),
+            Err(error) => (record, Err(Fault::of(&error))),
+        }
     };
     let all: Vec<_> = group.members.iter().map(one).collect();
     let mut making = stream::iter(all).buffered(AT_ONCE);
     let mut made = Vec::new();
     while let Some((record, outcome)) = making.next().await {
-        if let Err(fault) = &outcome {
-            cloning.report.warning(format!("{} could not be made: {fault}", record.spec.name));
+        match &outcome {
+            Err(fault) => cloning.report.warning(format!("{} could not be made: {fault}", record.spec.name)),
+            Ok(Some(fault)) => cloning.report.warning(format!("{} is not ready: {fault}", record.spec.name)),
+            Ok(None) => {}
         }
         made.push((record, outcome));
         failpoint::reach("clone-made");
@@ -302,11 +308,12 @@ async fn result(
 ) -> Result<CloneResult> {
     let name = &source.spec.name;
     let mut views = view::all(host, |_| None).await?;
-    let (mut clones, mut failed) = (Vec::new(), Vec::new());
+    let (mut clones, mut failed, mut not_ready) = (Vec::new(), Vec::new(), Vec::new());
     for (record, outcome) in made {
         let own = &record.spec.name;
         match outcome {
-            Ok(()) => {
+            Ok(fault) => {
+                not_ready.extend(fault.map(|fault| CloneFailed { name: own.clone(), fault }));
                 let at = views.iter().position(|view| view.name == *own);
                 clones.push(CloneDone {
                     container: views.swap_remove(at.with_context(|| format!("{own} is not listed"))?),
@@ -333,6 +340,7 @@ async fn result(
         source: name.clone(),
         clones,
         failed,
+        not_ready,
         user: source.user().to_owned(),
         stopped_ms,
         log: cloning.log.clone(),

@@ -41,7 +41,7 @@ pub fn choose(
 }
 
 /// A name without its owner's part.
-fn front<'a>(name: &'a ContainerName, owner: &Owner) -> &'a str {
+pub fn front<'a>(name: &'a ContainerName, owner: &Owner) -> &'a str {
     let tail = format!("-{}", owner.label());
     name.as_str().strip_suffix(tail.as_str()).unwrap_or(name.as_str())
 }

@@ -6,7 +6,7 @@ use crate::api::{ClonePlan, LargeFile};
 use crate::container::{Host, Record, build, lifecycle};
 use crate::opt::Store;
 use crate::spec::plan::{Plan, Step};
-use crate::spec::{ByteSize, ContainerName};
+use crate::spec::{Addressing, ByteSize, ContainerName};
 
 /// A file of this many bytes is named: a first write copies it whole.
 const LARGE: u64 = 1 << 30;
@@ -33,7 +33,7 @@ pub async fn plan(host: &Host, source: &Record, names: Vec<ContainerName>, start
         source: source.spec.name.clone(),
         method: method(reflinks),
         stop: stop(name, found.running, disk_bytes),
-        plan: steps(name, &names, (found.running, flatten, start), disk_bytes),
+        plan: steps(name, &names, (&source.spec.address, found.running, flatten, start), disk_bytes),
         clones: names,
         disk_bytes,
         large_files,
@@ -62,7 +62,7 @@ fn stop(name: &str, runs: bool, bytes: u64) -> String {
 fn steps(
     name: &str,
     names: &[ContainerName],
-    (runs, flatten, start): (bool, bool, bool),
+    (address, runs, flatten, start): (&Addressing, bool, bool, bool),
     bytes: u64,
 ) -> Plan {
     let count = names.len();
@@ -70,7 +70,20 @@ fn steps(
     let mut step = |stage, step: &str, text: String, bytes, shell: Vec<String>| {
         steps.push(Step { stage, step: step.to_owned(), text, bytes, shell });
     };
-    step(1, "address", format!("reserve {count} address(es) on the LAN"), None, vec![]);
+    match address {
+        Addressing::Dhcp => {
+            step(1, "address", format!("reserve {count} address(es) on the LAN"), None, vec![]);
+        }
+        Addressing::Static(fixed) => {
+            let text =
+                format!("reserve {count} address(es) of the LAN's DHCP server: {fixed} stays {name}'s alone");
+            step(1, "address", text, None, vec![]);
+        }
+        Addressing::Nat => {
+            step(1, "address", "addresses are Docker's, on its bridge".to_owned(), None, vec![])
+        }
+        Addressing::None => {}
+    }
     if flatten {
         step(2, "flatten", format!("make one layer of the many of {name}'s /opt"), None, vec![]);
     }
@@ -97,7 +110,10 @@ mod tests {
     #[test]
     fn a_container_that_does_not_run_is_not_stopped() {
         let names = ["x-1-ann".parse().unwrap(), "x-2-ann".parse().unwrap()];
-        let said = |runs| steps("x-ann", &names, (runs, false, true), 5).steps;
+        let said = |runs| steps("x-ann", &names, (&Addressing::Dhcp, runs, false, true), 5).steps;
+        let fixed = Addressing::Static("10.0.0.5/24@10.0.0.1".parse().unwrap());
+        let first = &steps("x-ann", &names, (&fixed, true, false, true), 5).steps[0];
+        assert!(first.text.contains("10.0.0.5") && first.text.contains("DHCP"), "{}", first.text);
         assert_eq!(said(true).len(), said(false).len() + 2);
         assert!(!said(false).iter().any(|step| step.step == "stop"));
         assert!(

@@ -272,7 +272,8 @@ mod tests {
 
     #[test]
     fn limits_are_the_containers_else_the_hosts() {
-        let usual = Limits { cpu_weight: Some(50), memory: Some(ByteSize(8)), pids: Some(9) };
+        let usual =
+            Limits { cpu_weight: Some(50), memory: Some(ByteSize(8)), pids: Some(9), ..Limits::default() };
         let asked = Limits { memory: Some(ByteSize(7)), ..Limits::default() };
         let flags = [("--memory", "7"), ("--pids-limit", "9"), ("--cpu-shares", "512")];
         assert_eq!(limits(&asked, &usual), flags.map(|(name, value)| (name, value.to_owned())));

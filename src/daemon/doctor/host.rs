@@ -11,6 +11,8 @@ use crate::report::Finding;
 const AREA: &str = "daemon";
 /// Less than this is soon nothing.
 const LITTLE: u64 = 1 << 30;
+/// One in so many inodes free is soon none.
+const FEW: u64 = 50;
 /// Records are small, but there must be room for a new one before an old one goes.
 const NOTHING: u64 = 16 << 20;
 
@@ -41,7 +43,13 @@ pub fn judge_room(area: &str, what: &str, path: &Path, room: Room) -> Finding {
                 .next(next)
         }
         (0..LITTLE, _) => Finding::warning(area, format!("{free} are left for {what} ({place})")).next(next),
-        _ => Finding::ok(area, format!("{free} are free for {what} ({place})")),
+        (_, 1..) if inodes < all / FEW => {
+            let what = format!("the disk of {what} ({place}) can take {inodes} more files only, of {all}");
+            Finding::warning(area, what)
+                .next(format!("{next}; a disk of many small files wants more inodes (mkfs.ext4 -i), or XFS"))
+        }
+        (_, 0) => Finding::ok(area, format!("{free} are free for {what} ({place})")),
+        _ => Finding::ok(area, format!("{free} and {inodes} inodes are free for {what} ({place})")),
     }
 }
 
@@ -102,6 +110,7 @@ mod tests {
         assert_eq!(judge(1 << 40, (1000, 1000)), Level::Ok);
         assert_eq!(judge(1 << 40, (0, 0)), Level::Ok, "btrfs counts no inodes");
         assert_eq!(judge(1 << 40, (3, 1000)), Level::Problem);
+        assert_eq!(judge(1 << 40, (100, 10_000)), Level::Warning);
         assert_eq!(judge(1 << 29, (1000, 1000)), Level::Warning);
         assert_eq!(judge(0, (1000, 1000)), Level::Problem);
         assert!(room(Path::new("/")).unwrap().bytes > 0);

@@ -1,7 +1,10 @@
 //! The disk that the `/opt` store is on.
 
+use std::path::Path;
+
 use super::host::{judge_room, room};
 use crate::container::Host;
+use crate::opt::{Changed, Checked};
 use crate::report::Finding;
 
 const AREA: &str = "opt";
@@ -18,6 +21,49 @@ pub fn findings(host: &Host) -> Vec<Finding> {
     };
     let kind = rustix::fs::statfs(storage).map(|fs| fs.f_type as u64 & 0xffff_ffff).unwrap_or_default();
     vec![free, judge(kind, host.opt.reflinks())]
+}
+
+/// Whether every layer is what it was when it was finished. Looks at each of its files.
+pub fn deep(host: &Host) -> Vec<Finding> {
+    match host.opt.check_layers() {
+        Ok(checked) => judge_layers(&checked, &host.config.storage),
+        Err(e) => vec![Finding::of(AREA, &e)],
+    }
+}
+
+fn judge_layers(checked: &Checked, storage: &Path) -> Vec<Finding> {
+    let mut all: Vec<Finding> = checked.changed.iter().map(|changed| judge_layer(changed, storage)).collect();
+    if all.is_empty() {
+        all.push(Finding::ok(
+            AREA,
+            format!("{} layer(s) are what they were when they were finished", checked.whole),
+        ));
+    }
+    if checked.unknown > 0 {
+        all.push(
+            Finding::warning(
+                AREA,
+                format!("of {} layer(s) it is not known yet what they were", checked.unknown),
+            )
+            .next("doctor --deep, a minute later"),
+        );
+    }
+    all
+}
+
+fn judge_layer(changed: &Changed, storage: &Path) -> Finding {
+    let (layer, of) = (&changed.layer, &changed.of);
+    let mut finding =
+        Finding::problem(AREA, format!("the layer {layer} of {of} was changed behind moorage's back"));
+    finding.why.extend(changed.what.iter().cloned());
+    if changed.count > changed.what.len() {
+        finding.why.push(format!("and {} more", changed.count - changed.what.len()));
+    }
+    let place = storage.join(".store/layers").join(layer.as_str());
+    finding.next(format!(
+        "whoever has it sees that. Put {} back from a backup; or remove its containers, `prune-containers --store`, and make them again",
+        place.display()
+    ))
 }
 
 /// What the filesystem means for a first write to a file that containers share.
@@ -41,6 +87,19 @@ fn judge(kind: u64, reflinks: bool) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_changed_layer_is_named_with_its_files() {
+        let storage = Path::new("/opt/containers");
+        let mut checked = Checked { whole: 2, ..Checked::default() };
+        assert!(judge_layers(&checked, storage)[0].what.starts_with("2 layer(s) are what they were"));
+        let layer = "0123456789ab".to_owned().try_into().unwrap();
+        let what = vec!["bin/tool: its size is 5 and was 4".to_owned()];
+        checked.changed.push(Changed { layer, of: "file:///siem.tar".into(), what, count: 3 });
+        let found = judge_layers(&checked, storage);
+        assert_eq!((found.len(), found[0].why.len()), (1, 2));
+        assert!(found[0].next.as_ref().unwrap().contains("/opt/containers/.store/layers/0123456789ab"));
+    }
 
     #[test]
     fn what_a_first_write_costs_is_said() {

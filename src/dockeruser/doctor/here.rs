@@ -10,8 +10,12 @@ use crate::site::host::{CONFIG, HostConfig};
 
 const AREA: &str = "daemon";
 
-/// Everything. A daemon that does not answer is a finding like any other, and what it would have looked at is missing.
-pub async fn findings(invocation: &Invocation) -> Vec<Finding> {
+/// Everything; `deep`: every layer of the store too. A daemon that does not answer is a finding like any other, and what it
+/// would have looked at is missing.
+///
+/// # Errors
+/// [`Kind::Denied`]: not everybody may have it look so deep.
+pub async fn findings(invocation: &Invocation, deep: bool) -> anyhow::Result<Vec<Finding>> {
     let mut all = Vec::new();
     if let Ok(config) = HostConfig::load(std::path::Path::new(CONFIG)) {
         all = of_config(&config).await;
@@ -20,20 +24,21 @@ pub async fn findings(invocation: &Invocation) -> Vec<Finding> {
         Ok(client) => client,
         Err(error) => {
             all.push(not_answering(&Fault::of(&error)));
-            return all;
+            return Ok(all);
         }
     };
     match client.get::<Version>("/v1/version").await {
         Ok(version) => all.push(judge_version(&version, env!("CARGO_PKG_VERSION"))),
         Err(error) => all.push(Finding::of(AREA, &error)),
     }
-    match client.get::<Vec<Finding>>("/v1/doctor").await {
+    match client.get::<Vec<Finding>>(&format!("/v1/doctor?deep={deep}")).await {
         Ok(findings) => all.extend(findings),
         // An older daemon knows no such request; that has been said above.
         Err(error) if Fault::of(&error).kind == Kind::NotFound => {}
+        Err(error) if Fault::of(&error).kind == Kind::Denied => return Err(error),
         Err(error) => all.push(Finding::of(AREA, &error)),
     }
-    all
+    Ok(all)
 }
 
 /// The registries of this host. What only may be used need not be there today.

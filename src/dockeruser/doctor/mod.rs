@@ -18,11 +18,15 @@ use crate::report::{Finding, Level, Silent, Table};
 #[command(after_help = "Examples:
   moorage doctor
   moorage doctor --registry registry.corp:5000
+  moorage doctor --deep
   moorage doctor --format json | jq -r '.findings[] | select(.level != \"ok\") | .what'")]
 pub struct Args {
     /// Only look whether this registry can be used from here, by whoever asks; may be repeated
     #[arg(long = "registry", value_name = "HOST")]
     registries: Vec<String>,
+    /// Look at every file of every layer of the /opt store, too: has one been changed behind moorage's back? For admins
+    #[arg(long, conflicts_with = "registries")]
+    deep: bool,
 }
 
 /// What is printed as JSON.
@@ -42,7 +46,7 @@ impl Report {
 
 pub async fn run(args: Args, invocation: &Invocation) -> Result<()> {
     let findings = match args.registries.as_slice() {
-        [] => here::findings(invocation).await,
+        [] => here::findings(invocation, args.deep).await?,
         registries => here::registries(registries).await,
     };
     let report = Report::of(findings);

@@ -3,3 +3,4 @@
 pub mod image;
 pub mod opt;
 mod pack;
+pub mod snapshot;

@@ -50,6 +50,45 @@ pub async fn publish(
     let (bytes, files) = (tree.bytes, tree.files);
     report.begin(STEP, format!("{} in {files} files to oci://{to}", ByteSize(bytes)));
     let before = before(registry, to).await?;
+    let Sent { pieces: sent, whole } = send(registry, to, tree, (&before, report)).await?;
+    let annotations = BTreeMap::from([(OPT_DIGEST.to_owned(), whole.to_string())]);
+    let artifact = Artifact::opt_pieces(sent.iter().map(|(blob, _)| *blob).collect(), annotations);
+    let digest = name(registry, to, &artifact, &before).await?;
+    let new = || sent.iter().filter(|(_, new)| *new);
+    let published = PublishedOpt {
+        archive: format!("oci://{to}"),
+        digest,
+        bytes,
+        packed_bytes: sent.iter().map(|(blob, _)| blob.size).sum(),
+        sent_bytes: new().map(|(blob, _)| blob.size).sum(),
+        blobs: sent.len(),
+        sent_blobs: new().count(),
+        changed: before.is_none_or(|(before, _)| before != digest),
+    };
+    let (sent, packed) = (ByteSize(published.sent_bytes), ByteSize(published.packed_bytes));
+    report.end(STEP, format!("oci://{to}: {packed}, of which {sent} had to be sent"));
+    Ok(published)
+}
+
+/// The pieces of a tree that are in the registry.
+pub struct Sent {
+    /// Each, and whether it had to be sent.
+    pub pieces: Vec<(Blob, bool)>,
+    /// The digest of all of them, one behind another.
+    pub whole: Digest,
+}
+
+/// What a name stands for in the registry: its digest and its blobs.
+pub type Before = Option<(Digest, BTreeSet<Digest>)>;
+
+/// Puts the pieces of a tree into the repository that `to` is in; those of `before` are there.
+pub async fn send(
+    registry: &Registry,
+    to: &Reference,
+    tree: Tree,
+    (before, report): (&Before, &Reporter),
+) -> Result<Sent> {
+    let bytes = tree.bytes;
     let known: BTreeSet<Digest> = before.as_ref().map(|(_, blobs)| blobs.clone()).unwrap_or_default();
     // Nobody takes more once the sending has failed, and then the packing ends, too.
     let (send, pieces) = mpsc::channel::<Vec<u8>>(AT_ONCE);
@@ -77,37 +116,31 @@ pub async fn publish(
         .try_collect()
         .await;
     // The sending's own words say more than those of the packing that was ended by it.
-    let sent = sent?;
+    let pieces = sent?;
     let whole = packing.await.context("the packing thread ended")??;
-    let annotations = BTreeMap::from([(OPT_DIGEST.to_owned(), whole.to_string())]);
-    let artifact = Artifact::opt_pieces(sent.iter().map(|(blob, _)| *blob).collect(), annotations);
+    Ok(Sent { pieces, whole })
+}
+
+/// Has `to` stand for the artifact, whose blobs are there; answers its digest.
+pub async fn name(
+    registry: &Registry,
+    to: &Reference,
+    artifact: &Artifact,
+    before: &Before,
+) -> Result<Digest> {
     let manifest = artifact.bytes()?;
-    let digest = match &before {
+    match before {
         // With thousands of pieces it is half a megabyte.
-        Some((before, _)) if *before == Blob::of(&manifest).digest => *before,
+        Some((before, _)) if *before == Blob::of(&manifest).digest => Ok(*before),
         _ => {
             registry.push_blob(to, EMPTY).await?;
-            registry.push_manifest(to, artifact.media_type(), manifest).await?
+            registry.push_manifest(to, artifact.media_type(), manifest).await
         }
-    };
-    let new = || sent.iter().filter(|(_, new)| *new);
-    let published = PublishedOpt {
-        archive: format!("oci://{to}"),
-        digest,
-        bytes,
-        packed_bytes: sent.iter().map(|(blob, _)| blob.size).sum(),
-        sent_bytes: new().map(|(blob, _)| blob.size).sum(),
-        blobs: sent.len(),
-        sent_blobs: new().count(),
-        changed: before.is_none_or(|(before, _)| before != digest),
-    };
-    let (sent, packed) = (ByteSize(published.sent_bytes), ByteSize(published.packed_bytes));
-    report.end(STEP, format!("oci://{to}: {packed}, of which {sent} had to be sent"));
-    Ok(published)
+    }
 }
 
 /// What the name stands for in the registry now: its digest and blobs.
-async fn before(registry: &Registry, to: &Reference) -> Result<Option<(Digest, BTreeSet<Digest>)>> {
+pub async fn before(registry: &Registry, to: &Reference) -> Result<Before> {
     let manifest = match registry.manifest(to).await {
         Ok(manifest) => manifest,
         Err(error) if Fault::of(&error).kind == Kind::NotFound => return Ok(None),

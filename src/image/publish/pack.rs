@@ -26,10 +26,22 @@ const LARGEST: u32 = 4 << 20;
 /// UTC, which the oldest formats can say. Seconds since 1970.
 const TIME: u64 = 315_619_200;
 
+/// What of an entry is packed beside its content and mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// Nothing that a tree made anew has otherwise: no times, no owners.
+    Content,
+    /// All that an archive can say: owners, times, attributes, holes.
+    Everything,
+}
+
 /// What is packed: every entry in the order of the names, and how much it is.
 #[derive(Debug)]
 pub struct Tree {
     root: PathBuf,
+    keep: Keep,
+    /// Sockets and FIFOs, which no archive has and whoever listened there makes anew.
+    pub left_out: u64,
     entries: Vec<Entry>,
     /// Bytes of all files.
     pub bytes: u64,
@@ -48,18 +60,34 @@ impl Tree {
     ///
     /// A device, FIFO or socket: [`Kind::Usage`], as no container would take the archive.
     pub fn read(root: &Path) -> Result<Tree> {
+        Tree::look(root, Keep::Content)
+    }
+
+    /// The same of a tree that has a state to be kept, with owners, times and attributes. Sockets, FIFOs and devices are
+    /// left out. Nobody may change it meanwhile.
+    pub fn read_all(root: &Path) -> Result<Tree> {
+        Tree::look(root, Keep::Everything)
+    }
+
+    fn look(root: &Path, keep: Keep) -> Result<Tree> {
         if !root.is_dir() {
             return Err(Fault::new(Kind::NotFound, format!("{} is not a directory", root.display()))
                 .next("name the directory whose content is to be /opt")
                 .into());
         }
-        let mut tree = Tree { root: root.to_owned(), entries: Vec::new(), bytes: 0, files: 0 };
-        for found in WalkDir::new(root).min_depth(1).sort_by_file_name() {
+        let (root_owned, entries) = (root.to_owned(), Vec::new());
+        let mut tree = Tree { root: root_owned, keep, left_out: 0, entries, bytes: 0, files: 0 };
+        let from = if keep == Keep::Everything { 0 } else { 1 };
+        for found in WalkDir::new(root).min_depth(from).sort_by_file_name() {
             let found = found.with_context(|| format!("list {}", root.display()))?;
             let path = found.path();
             let metadata = path.symlink_metadata().with_context(|| format!("look at {}", path.display()))?;
             let kind = metadata.file_type();
             if kind.is_char_device() || kind.is_block_device() || kind.is_fifo() || kind.is_socket() {
+                if keep == Keep::Everything {
+                    tree.left_out += 1;
+                    continue;
+                }
                 let what = format!(
                     "{} is a device, FIFO or socket, which an /opt archive may not hold",
                     path.display()
@@ -118,6 +146,8 @@ impl Tree {
         let mut names: HashMap<(u64, u64), &Path> = HashMap::new();
         for Entry { name, metadata } in &self.entries {
             let path = self.root.join(name);
+            // The root itself has no name.
+            let name = if name.as_os_str().is_empty() { Path::new(".") } else { name.as_path() };
             let packed = || -> io::Result<()> {
                 let mut header = tar::Header::new_gnu();
                 header.set_mode(metadata.mode() & 0o7777);
@@ -126,6 +156,15 @@ impl Tree {
                 header.set_gid(0);
                 header.set_size(0);
                 let kind = metadata.file_type();
+                if self.keep == Keep::Everything {
+                    // Times before 1970 are no number of a header's.
+                    header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
+                    header.set_uid(metadata.uid().into());
+                    header.set_gid(metadata.gid().into());
+                    if !kind.is_symlink() {
+                        extensions(&mut tar, &path, metadata)?;
+                    }
+                }
                 if kind.is_dir() {
                     header.set_entry_type(tar::EntryType::Directory);
                     return tar.append_data(&mut header, name, io::empty());
@@ -142,7 +181,11 @@ impl Tree {
                     }
                 }
                 header.set_size(metadata.len());
-                let file = std::fs::File::open(&path)?;
+                let mut file = std::fs::File::open(&path)?;
+                if self.keep == Keep::Everything && metadata.blocks() * 512 < metadata.len() {
+                    // It finds the holes itself.
+                    return tar.append_file(name, &mut file);
+                }
                 let mut content = Exactly { inner: file, left: metadata.len() };
                 tar.append_data(&mut header, name, &mut content)
             };
@@ -152,6 +195,28 @@ impl Tree {
         }
         let mut writer = tar.into_inner().context("pack the end of the archive")?;
         writer.flush().context("pack the end of the archive")
+    }
+}
+
+/// What the header of an entry has no place for: its extended attributes, and the fraction of its time.
+fn extensions(tar: &mut tar::Builder<impl Write>, path: &Path, metadata: &Metadata) -> io::Result<()> {
+    let mut all: Vec<(String, Vec<u8>)> = Vec::new();
+    for key in xattr::list(path)? {
+        let Some(text) = key.to_str() else { continue };
+        // What an archive may have (docs/opt.md).
+        if (text.starts_with("user.") || text == "security.capability")
+            && let Some(value) = xattr::get(path, &key)?
+        {
+            all.push((format!("SCHILY.xattr.{text}"), value));
+        }
+    }
+    if metadata.mtime_nsec() != 0 && metadata.mtime() >= 0 {
+        let time = format!("{}.{:09}", metadata.mtime(), metadata.mtime_nsec());
+        all.push(("mtime".to_owned(), time.into_bytes()));
+    }
+    match all.is_empty() {
+        true => Ok(()),
+        false => tar.append_pax_extensions(all.iter().map(|(key, value)| (key.as_str(), value.as_slice()))),
     }
 }
 

@@ -1,5 +1,6 @@
 //! From an archive's bytes to a tree: recognise the format, decode on one thread, write on another, hash on the way.
 
+pub(super) mod arriving;
 mod blocks;
 pub(super) mod entry;
 mod format;

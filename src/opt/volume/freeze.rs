@@ -77,6 +77,7 @@ impl Store {
         let brought = self.bring_back_locked(name, record);
         frozen.map_err(|e| self.explain(e))?;
         brought?;
+        self.settle_later();
         Ok(stack)
     }
 

@@ -287,6 +287,9 @@ impl Store {
         if is_overlay {
             self.check_unused(name, &mountpoint)?;
         }
+        if let Kind::Overlay { layers, .. } = &record.kind {
+            layers.iter().for_each(|layer| self.wanted(layer));
+        }
         record.phase = Phase::Removing;
         self.records.put(name, &record)?;
         // The owner's shell may stand in the view: it must not keep the volume.

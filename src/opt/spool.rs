@@ -1,0 +1,173 @@
+//! What has come of an archive from the network, as it was sent: a transfer that broke off, or whose daemon was killed,
+//! goes on behind it.
+//!
+//! A spool is never believed: the archive's digest is looked at before a layer is made of it. So its bytes are not brought
+//! to disk, and what a power cut makes of them costs another transfer at the worst.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use anyhow::{Context as _, Result};
+
+use crate::spec::Digest;
+
+/// Where the server's word for this state of the archive is kept: a strong ETag, or a date (RFC 9110, 13.1.5).
+const VALIDATOR: &str = "trusted.moorage.validator";
+
+/// The file of one archive. One fetch at a time has it.
+pub struct Spool {
+    path: PathBuf,
+    file: File,
+    have: AtomicU64,
+    stale: AtomicBool,
+}
+
+impl Spool {
+    /// Opens what is there of an archive in `directory`, or begins with nothing.
+    pub fn open(directory: &Path, digest: &Digest) -> Result<Spool> {
+        let path = directory.join(digest.hex());
+        let open = || -> io::Result<(File, u64)> {
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+                .open(&path)?;
+            // Its time is when somebody last wanted it.
+            file.set_modified(std::time::SystemTime::now())?;
+            let have = file.metadata()?.len();
+            Ok((file, have))
+        };
+        let (file, have) = open().with_context(|| format!("open {}", path.display()))?;
+        Ok(Spool { path, file, have: have.into(), stale: false.into() })
+    }
+
+    /// Bytes that are here.
+    pub fn have(&self) -> u64 {
+        self.have.load(Ordering::Acquire)
+    }
+
+    /// Adds what came next. One thread at a time.
+    pub fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        let at = self.have();
+        self.file.write_all_at(bytes, at)?;
+        self.have.store(at + bytes.len() as u64, Ordering::Release);
+        Ok(())
+    }
+
+    pub fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        self.file.read_at(into, at)
+    }
+
+    /// Begins with nothing again.
+    pub fn clear(&self) -> Result<()> {
+        self.stale.store(false, Ordering::Relaxed);
+        self.have.store(0, Ordering::Release);
+        self.file.set_len(0).with_context(|| format!("empty {}", self.path.display()))?;
+        self.set_validator(None);
+        Ok(())
+    }
+
+    /// What is here is no part of what the server has now.
+    pub fn mark_stale(&self) {
+        self.stale.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::Relaxed)
+    }
+
+    pub fn validator(&self) -> Option<String> {
+        let value = xattr::FileExt::get_xattr(&self.file, VALIDATOR).ok()??;
+        String::from_utf8(value).ok()
+    }
+
+    /// Where it cannot be kept, the digest alone says whether the bytes belong together.
+    pub fn set_validator(&self, validator: Option<&str>) {
+        let kept = match validator {
+            Some(text) => xattr::FileExt::set_xattr(&self.file, VALIDATOR, text.as_bytes()),
+            None => match xattr::FileExt::get_xattr(&self.file, VALIDATOR) {
+                Ok(Some(_)) => xattr::FileExt::remove_xattr(&self.file, VALIDATOR),
+                _ => Ok(()),
+            },
+        };
+        if let Err(e) = kept {
+            tracing::debug!("{}: {e}", self.path.display());
+        }
+    }
+
+    /// It is not needed any more.
+    pub fn remove(&self) -> Result<()> {
+        remove(&self.path)
+    }
+}
+
+/// What is kept of one archive that is not a layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spooled {
+    /// Hexadecimal.
+    pub digest: String,
+    /// On disk.
+    pub bytes: u64,
+    /// When somebody last wanted it.
+    pub when: jiff::Timestamp,
+}
+
+/// All spools of `directory`.
+pub fn all(directory: &Path) -> Result<Vec<Spooled>> {
+    let mut found = Vec::new();
+    for name in super::layer::names(directory)? {
+        let metadata = match directory.join(&name).symlink_metadata() {
+            Ok(metadata) => metadata,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(e).with_context(|| format!("look at {}", directory.join(name).display())),
+        };
+        let when = jiff::Timestamp::new(metadata.mtime(), 0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        found.push(Spooled { digest: name, bytes: metadata.blocks() * 512, when });
+    }
+    Ok(found)
+}
+
+pub fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_there_is_there_again() {
+        let place = tempfile::tempdir().unwrap();
+        let digest = Digest([7; 32]);
+        let spool = Spool::open(place.path(), &digest).unwrap();
+        assert_eq!((spool.have(), spool.validator()), (0, None));
+        spool.set_validator(Some("\"v1\""));
+        spool.append(b"one").unwrap();
+        spool.append(b"two").unwrap();
+        drop(spool);
+        let spool = Spool::open(place.path(), &digest).unwrap();
+        assert_eq!((spool.have(), spool.validator().as_deref()), (6, Some("\"v1\"")));
+        let mut bytes = [0; 3];
+        assert_eq!(spool.read_at(&mut bytes, 3).unwrap(), 3);
+        assert_eq!(&bytes, b"two");
+        assert_eq!(all(place.path()).unwrap()[0].digest, digest.hex());
+        spool.mark_stale();
+        spool.clear().unwrap();
+        assert!(!spool.is_stale());
+        assert_eq!((spool.have(), spool.validator()), (0, None));
+        spool.remove().unwrap();
+        spool.remove().unwrap();
+        assert!(all(place.path()).unwrap().is_empty());
+    }
+}
