@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Result;
 
 use super::record::random_hex;
+use super::snapshot::Snapshot;
 use super::{Host, Record, build};
 use crate::opt::Needs;
+use crate::state::Records;
 
 /// Keys that are in use although no record names them. A crash lets go of them all, and nobody is left to need them.
 #[derive(Debug, Clone, Default)]
@@ -46,8 +48,8 @@ impl Drop for HeldKey {
 }
 
 /// What snapshots need of the store beside the volumes.
-pub fn needs(host: &Host) -> Result<Needs> {
-    let snapshots = host.snapshots.all()?;
+pub fn needs(snapshots: &Records<Snapshot>) -> Result<Needs> {
+    let snapshots = snapshots.all()?;
     let layers = snapshots.into_iter().flat_map(|(_, snapshot)| snapshot.layers).collect();
     Ok(Needs { layers, ..Needs::default() })
 }
@@ -66,11 +68,10 @@ pub async fn collect(host: &Host) -> Result<()> {
             host.images.remove(image.trim_start_matches("sha256:"))?;
         }
     }
-    let needs = needs(host)?;
-    let (opt, limit) = (host.opt.clone(), host.config.cache);
+    let (snapshots, opt, limit) = (host.snapshots.clone(), host.opt.clone(), host.config.cache);
     build::blocking(move || {
-        opt.collect(&needs, false)?;
-        opt.evict(&needs, limit)
+        opt.collect(|| needs(&snapshots), false)?;
+        opt.evict(|| needs(&snapshots), limit)
     })
     .await?;
     Ok(())
@@ -81,8 +82,8 @@ pub async fn collect(host: &Host) -> Result<()> {
 pub async fn make_room(host: &Host) {
     let Some(limit) = host.config.cache else { return };
     let evicted = async {
-        let (needs, opt) = (needs(host)?, host.opt.clone());
-        build::blocking(move || opt.evict(&needs, Some(limit))).await
+        let (snapshots, opt) = (host.snapshots.clone(), host.opt.clone());
+        build::blocking(move || opt.evict(|| needs(&snapshots), Some(limit))).await
     };
     if let Err(e) = evicted.await {
         tracing::warn!("make room in the store: {e:#}");

@@ -13,8 +13,8 @@ use crate::container::{Caller, blocking, resize as limits, roots, settle};
 use crate::report::{Fault, Kind};
 
 pub async fn unneeded(State(app): State<Arc<App>>, _: Caller) -> Answer<Json<Vec<UnneededLayer>>> {
-    let (needs, opt) = (roots::needs(&app.host)?, app.host.opt.clone());
-    let layers = blocking(move || opt.unneeded(&needs)).await?;
+    let (snapshots, opt) = (app.host.snapshots.clone(), app.host.opt.clone());
+    let layers = blocking(move || opt.unneeded(&roots::needs(&snapshots)?)).await?;
     let view = |layer: crate::opt::Unneeded| UnneededLayer {
         layer: layer.layer,
         of: layer.of,
@@ -31,8 +31,8 @@ pub async fn collect(State(app): State<Arc<App>>, caller: Caller) -> Answer<Json
         return Err(Fault::new(Kind::Denied, what).next("ask an admin of this host").into());
     }
     roots::collect(&app.host).await?;
-    let (needs, opt) = (roots::needs(&app.host)?, app.host.opt.clone());
-    let layers = blocking(move || opt.collect(&needs, true)).await?;
+    let (snapshots, opt) = (app.host.snapshots.clone(), app.host.opt.clone());
+    let layers = blocking(move || opt.collect(|| roots::needs(&snapshots), true)).await?;
     Ok(Json(Collected { layers: layers as u64 }))
 }
 

@@ -49,15 +49,16 @@ fn leaving(mut kept: Vec<Kept>, limit: Option<ByteSize>, now: Timestamp) -> Vec<
 impl Store {
     /// Removes archives that nothing needs, those first that nobody has wanted for longest, until the others take at most
     /// `limit` bytes, counted by their files' sizes; and what is left of old transfers. Answers how many it removed.
-    pub fn evict(&self, needs: &Needs, limit: Option<ByteSize>) -> Result<usize> {
+    /// `needs` is asked as [`Store::collect`] asks it.
+    pub fn evict(&self, needs: impl FnOnce() -> Result<Needs>, limit: Option<ByteSize>) -> Result<usize> {
         let mut gone = Vec::new();
         let mut count = 0;
         {
             // As in `collect`.
-            let _changing = self.changing();
-            let _layers = self.layers.changing.lock().unwrap_or_else(PoisonError::into_inner);
+            let _layers = self.layers.changing();
+            let held = self.layers.holds.all();
             let mut kept = Vec::new();
-            for (layer, _, is_archive) in self.candidates(needs)? {
+            for (layer, _, is_archive) in self.candidates(&needs()?, &held)? {
                 if let Some(record) = self.layers.records.get(layer.as_str())?
                     && is_archive
                 {

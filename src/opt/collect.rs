@@ -34,7 +34,8 @@ impl Store {
     /// The layers that no volume and none of `needs` has, with what they take on disk. Walks them.
     pub fn unneeded(&self, needs: &Needs) -> Result<Vec<Unneeded>> {
         let mut found = Vec::new();
-        for (layer, of, is_archive) in self.candidates(needs)? {
+        let held = self.layers.holds.all();
+        for (layer, of, is_archive) in self.candidates(needs, &held)? {
             let bytes = self.layers.disk_bytes(&layer)?;
             found.push(Unneeded { layer: layer.to_string(), of, is_archive, bytes });
         }
@@ -47,13 +48,17 @@ impl Store {
     }
 
     /// Removes layers that nothing needs; with `archives`, those that could be fetched again too. Answers how many.
-    pub fn collect(&self, needs: &Needs, archives: bool) -> Result<usize> {
+    ///
+    /// `needs` is asked while nobody can begin to need a layer: what was read before waiting for that may lack a snapshot
+    /// that was taken meanwhile.
+    pub fn collect(&self, needs: impl FnOnce() -> Result<Needs>, archives: bool) -> Result<usize> {
         let mut gone = Vec::new();
         {
-            // Volumes are made and changed under this lock, so nobody begins to need a layer in between.
-            let _changing = self.changing();
-            let _layers = self.layers.changing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            for (layer, _, is_archive) in self.candidates(needs)? {
+            // Nobody begins to hold a layer, and no volume to have one, under this lock.
+            let _layers = self.layers.changing();
+            // What is held first: whoever lets go of a layer has written a record that names it.
+            let held = self.layers.holds.all();
+            for (layer, _, is_archive) in self.candidates(&needs()?, &held)? {
                 if is_archive && !archives {
                     continue;
                 }
@@ -78,8 +83,12 @@ impl Store {
     }
 
     /// Each layer that nothing needs, what it is of, and whether it is an archive's.
-    pub(super) fn candidates(&self, needs: &Needs) -> Result<Vec<(LayerId, String, bool)>> {
-        let mut needed = needs.layers.clone();
+    pub(super) fn candidates(
+        &self,
+        needs: &Needs,
+        held: &BTreeSet<LayerId>,
+    ) -> Result<Vec<(LayerId, String, bool)>> {
+        let mut needed: BTreeSet<LayerId> = needs.layers.union(held).cloned().collect();
         for (_, record) in self.records.all()? {
             if let Kind::Overlay { layers, .. } = record.kind {
                 needed.extend(layers);
@@ -99,7 +108,7 @@ impl Store {
                 found.push((layer, frozen.of, false));
             }
         }
-        found.retain(|(layer, _, _)| !needed.contains(layer) && !self.layers.holds.has(layer));
+        found.retain(|(layer, _, _)| !needed.contains(layer));
         Ok(found)
     }
 }

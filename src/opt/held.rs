@@ -1,6 +1,6 @@
 //! Layers that somebody has asked for and no volume names yet: between the two they must not be collected.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::layer_id::LayerId;
@@ -35,8 +35,10 @@ impl Holds {
         Held(Some(holder))
     }
 
-    pub fn has(&self, layer: &LayerId) -> bool {
-        self.lock().get(layer).is_some_and(|holder| holder.strong_count() > 0)
+    /// Every layer that somebody holds now.
+    pub fn all(&self) -> BTreeSet<LayerId> {
+        let held = self.lock();
+        held.iter().filter(|(_, holder)| holder.strong_count() > 0).map(|(layer, _)| layer.clone()).collect()
     }
 }
 
@@ -47,12 +49,13 @@ mod tests {
     #[test]
     fn a_layer_is_held_until_the_last_holder_is_gone() {
         let (holds, layer) = (Holds::default(), LayerId::unused());
-        assert!(!holds.has(&layer));
+        let is_held = || holds.all().contains(&layer);
+        assert!(!is_held());
         let one = holds.hold(&layer);
         let two = (holds.hold(&layer), one.clone());
         drop(one);
-        assert!(holds.has(&layer));
+        assert!(is_held());
         drop(two);
-        assert!(!holds.has(&layer));
+        assert!(!is_held());
     }
 }

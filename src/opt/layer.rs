@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use rustix::fs::{Mode, OFlags, Stat, mkdirat, renameat, renameat_with, syncfs};
@@ -96,8 +96,9 @@ pub struct Layers {
     pub(super) handle: OwnedFd,
     pub(super) records: Records<Layer>,
     pub(super) frozen: Records<Frozen>,
-    /// Held while a record is read and written again.
-    pub(super) changing: Mutex<()>,
+    /// Held while a record is read and written again, while a volume's record begins to name layers, and while it is found
+    /// out which of them nothing names. Short: nothing is mounted, removed or brought to disk under it but records.
+    changing: Mutex<()>,
     pub(super) holds: Holds,
     files: Records<Known>,
 }
@@ -163,6 +164,11 @@ impl Layers {
         Ok(problems)
     }
 
+    pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
+        // It guards no data of its own: what a panic left is what a crash would have left.
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Brings new layers to disk, and notes that they are. Blocks for as long as the disk takes.
     pub fn settle(&self) -> Result<()> {
         let all = self.records.all()?;
@@ -173,7 +179,7 @@ impl Layers {
         }
         syncfs(&self.handle).context("bring the layers to disk")?;
         for key in new {
-            let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+            let _changing = self.changing();
             if let Some(layer) = self.records.get(&key)? {
                 self.records.put(&key, &Layer { unsettled: None, ..layer })?;
             }
@@ -198,7 +204,7 @@ impl Layers {
 
     /// Keeps the layer from being collected from now on; `None` where it is not there any more.
     pub fn hold(&self, layer: &LayerId) -> Result<Option<Held>> {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.changing();
         Ok(self.has(layer)?.then(|| self.holds.hold(layer)))
     }
 
@@ -266,7 +272,7 @@ impl Partial<'_> {
     pub fn commit(mut self, layer: Layer) -> Result<Layer> {
         let short = layer.id().to_string();
         let layer = Layer { unsettled: Some(boot()?), ..layer };
-        let _changing = self.layers.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.layers.changing();
         if let Some(mut existing) = self.layers.get(&layer.digest)? {
             existing.public |= layer.public;
             self.layers.records.put(&short, &existing)?;

@@ -9,6 +9,7 @@
 
 mod archive;
 mod beneath;
+mod busy;
 mod cache;
 mod collect;
 mod copy;

@@ -5,13 +5,14 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, StatVfs, XattrFlags};
 use rustix::io::Errno;
 
+use super::busy::{Busy, Changing};
 use super::layer::Layers;
 use super::turns::Turns;
 use super::volume::VolumeRecord;
@@ -53,8 +54,8 @@ pub struct Store {
     pub(super) layers: Arc<Layers>,
     pub(super) records: Records<VolumeRecord>,
     pub(super) client: OnceLock<reqwest::Client>,
-    /// Held over every change of a volume. Short: trees are removed outside of it.
-    changing: Mutex<()>,
+    /// The volumes that are being changed. Trees are removed outside of it.
+    pub(super) busy: Busy,
     /// One lock per archive that is being fetched.
     pub(super) fetching: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     pub(super) turns: Turns,
@@ -119,7 +120,7 @@ impl Store {
             layers,
             records,
             client: OnceLock::new(),
-            changing: Mutex::default(),
+            busy: Busy::default(),
             fetching: Mutex::default(),
             turns: Turns::default(),
             bound: Mutex::default(),
@@ -149,9 +150,10 @@ impl Store {
         let _ = self.unsettled.send(());
     }
 
-    pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
-        // It guards no data of its own: what a panic left is what a crash would have left.
-        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until nobody else changes the volume `name`. Unmounting one brings all that was written to disk, of everybody
+    /// on that disk: nobody but who wants this very volume waits for it.
+    pub(super) fn changing(&self, name: &str) -> Changing<'_> {
+        self.busy.begin(name)
     }
 
     /// `<root>/.store/<rest>`.

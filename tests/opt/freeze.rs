@@ -328,20 +328,20 @@ fn what_nothing_needs_is_collected_and_nothing_else() {
     assert!(found[0].layer == id.as_str() && found[0].is_archive && found[0].bytes >= 10_000, "{found:?}");
     let pinned = moorage::spec::Archive { url: found[0].of.clone(), sha256: Some(digest) };
     let pins = Needs { archives: vec![pinned], ..Needs::default() };
-    assert_eq!(world.store.collect(&pins, true).unwrap(), 0);
-    assert_eq!(world.store.collect(&needs, false).unwrap(), 0);
-    assert_eq!(world.store.collect(&needs, true).unwrap(), 1);
+    assert_eq!(world.store.collect(|| Ok(pins.clone()), true).unwrap(), 0);
+    assert_eq!(world.store.collect(|| Ok(needs.clone()), false).unwrap(), 0);
+    assert_eq!(world.store.collect(|| Ok(needs.clone()), true).unwrap(), 1);
     assert!(!world.storage().join(".store/layers").join(id.as_str()).exists());
     same(&before, &seen_in(&world, "clone"));
     // The clone goes, a snapshot stays: its layers stay, the one above goes.
     drop(used);
     world.store.remove_volume("clone").unwrap();
     let needs = Needs { layers: snapshot.iter().cloned().collect(), ..Needs::default() };
-    assert_eq!(world.store.collect(&needs, true).unwrap(), 1);
+    assert_eq!(world.store.collect(|| Ok(needs.clone()), true).unwrap(), 1);
     fork(&world, "again", &snapshot);
     assert!(world.merged("again").join("product/renamed/c").exists());
     world.store.remove_volume("again").unwrap();
-    assert_eq!(world.store.collect(&Needs::default(), true).unwrap(), 2);
+    assert_eq!(world.store.collect(|| Ok(Needs::default()), true).unwrap(), 2);
     let world = world.reopen();
     assert_eq!(entries(&world.storage().join(".store/layers")), [] as [PathBuf; 0]);
     assert_eq!(entries(&world.storage().join(".store/frozen")), [] as [PathBuf; 0]);

@@ -14,4 +14,5 @@ mod server;
 mod spool;
 mod trust;
 mod volumes;
+mod waiting;
 mod world;

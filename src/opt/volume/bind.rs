@@ -30,7 +30,7 @@ impl Store {
             person: person.clone(),
             read_only,
         };
-        let _changing = self.changing();
+        let _changing = self.changing(name);
         match self.records.get(name)? {
             Some(existing) if existing.kind == kind && existing.phase == Phase::Ready => return Ok(()),
             Some(_) => {

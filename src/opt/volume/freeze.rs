@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{Mode, mkdirat};
 
-use super::overlay::Places;
+use super::overlay::{Places, Remains};
 use super::{Kind, Phase, VolumeRecord};
 use crate::opt::frozen::Frozen;
 use crate::opt::held::Held;
@@ -48,7 +48,7 @@ impl Store {
     /// A [`Fault`] while a container has the volume mounted, or somebody on the host has a file of it open for writing; then
     /// all is as before.
     pub fn freeze(&self, name: &str, layer: &LayerId, lowers: Vec<LayerId>) -> Result<Vec<LayerId>> {
-        let _changing = self.changing();
+        let changing = self.changing(name);
         let record = self.record(name)?;
         let Kind::Overlay { layers, upper, options } = &record.kind else { bail!("{name} is no overlay") };
         if layers.last() == Some(layer) {
@@ -64,8 +64,8 @@ impl Store {
             self.quieten(name, &old)?;
             crate::failpoint::reach("freeze-unmounted");
             copy::imitate(&directory(&old.upper)?, &directory(&new.upper)?)?;
-            let phase = Phase::Freezing { layer: layer.clone(), lowers };
-            self.records.put(name, &VolumeRecord { phase, ..record.clone() })?;
+            let phase = Phase::Freezing { layer: layer.clone(), lowers: lowers.clone() };
+            self.put_needing(name, &VolumeRecord { phase, ..record.clone() }, &lowers)?;
             crate::failpoint::reach("freeze-begun");
             let frozen = Frozen { of: name.to_owned(), when: jiff::Timestamp::now() };
             let upper = format!("upper-{upper}");
@@ -75,8 +75,9 @@ impl Store {
         let record = self.record(name)?;
         // Whether it went well or not: what is on disk decides how it goes on.
         let brought = self.bring_back_locked(name, record);
+        drop(changing);
         frozen.map_err(|e| self.explain(e))?;
-        brought?;
+        brought?.remove_or_leave(name);
         self.settle_later();
         Ok(stack)
     }
@@ -86,7 +87,7 @@ impl Store {
     /// # Errors
     /// As for [`Store::freeze`].
     pub fn restack(&self, name: &str, layers: Vec<LayerId>) -> Result<()> {
-        let _changing = self.changing();
+        let changing = self.changing(name);
         let record = self.record(name)?;
         let Kind::Overlay { upper, options, .. } = &record.kind else { bail!("{name} is no overlay") };
         check_ready(name, &record)?;
@@ -101,23 +102,25 @@ impl Store {
                 None => drop(super::Upper::new(fresh, Vec::new())?),
             }
             self.quieten(name, &old)?;
-            let kind = Kind::Overlay { layers, upper: upper + 1, options: options.clone() };
-            self.records.put(name, &VolumeRecord { kind, ..record.clone() })
+            let kind = Kind::Overlay { layers: layers.clone(), upper: upper + 1, options: options.clone() };
+            self.put_needing(name, &VolumeRecord { kind, ..record.clone() }, &layers).map(drop)
         };
         let restacked = restack().with_context(|| format!("give the volume {name} other layers"));
         let brought = self.bring_back_locked(name, self.record(name)?);
+        drop(changing);
         restacked.map_err(|e| self.explain(e))?;
-        brought
+        brought?.remove_or_leave(name);
+        Ok(())
     }
 
     /// Has a volume as its record says: a freeze that was interrupted is completed or undone, the upper directories of before
-    /// are removed, all is mounted.
-    pub(super) fn bring_back(&self, name: &str, record: VolumeRecord) -> Result<()> {
-        let _changing = self.changing();
+    /// are moved away, all is mounted.
+    pub(super) fn bring_back(&self, name: &str, record: VolumeRecord) -> Result<Remains> {
+        let _changing = self.changing(name);
         self.bring_back_locked(name, record)
     }
 
-    fn bring_back_locked(&self, name: &str, mut record: VolumeRecord) -> Result<()> {
+    fn bring_back_locked(&self, name: &str, mut record: VolumeRecord) -> Result<Remains> {
         if let (Phase::Freezing { layer, lowers }, Kind::Overlay { layers, upper, .. }) =
             (&record.phase, &mut record.kind)
         {
@@ -130,25 +133,27 @@ impl Store {
             self.records.put(name, &record)?;
             crate::failpoint::reach("freeze-ended");
         }
-        let Kind::Overlay { upper, .. } = &record.kind else { return Ok(()) };
+        let Kind::Overlay { upper, .. } = &record.kind else { return Ok(Remains::default()) };
         let places = self.places(name, *upper);
-        self.discard_others(&places, *upper)?;
+        let others = self.discard_others(&places, *upper)?;
         if mounts::is_read_only(&places.merged)? {
             mounts::unmount_from(&places.merged, true)?;
         }
         self.mount_overlay(name, &record)?;
-        self.mount_view(name, &record)
+        self.mount_view(name, &record)?;
+        Ok(others)
     }
 
-    /// Removes the upper and work directories that are not the volume's any more, or not yet.
-    fn discard_others(&self, places: &Places, upper: u32) -> Result<()> {
+    /// Moves away the upper and work directories that are not the volume's any more, or not yet.
+    fn discard_others(&self, places: &Places, upper: u32) -> Result<Remains> {
+        let mut others = Remains::default();
         let own = [format!("upper-{upper}"), format!("work-{upper}")];
         for name in crate::opt::layer::names(&places.home)? {
             if (name.starts_with("upper-") || name.starts_with("work-")) && !own.contains(&name) {
-                self.layers.discard(directory(&places.home)?, &name)?.remove()?;
+                others.add(self.layers.discard(directory(&places.home)?, &name)?);
             }
         }
-        Ok(())
+        Ok(others)
     }
 
     /// From here on nobody can change anything in the volume: it is made read-only for those on the host who have

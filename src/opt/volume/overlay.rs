@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::{Kind, Merged, Phase, Upper, Usage, ViewOwner, VolumeRecord, VolumeRequest};
 use crate::opt::beneath::{self, Inner};
+use crate::opt::layer::Discarded;
 use crate::opt::layer_id::LayerId;
 use crate::opt::store::{Store, check_name, directory};
 use crate::opt::{mounts, tree};
@@ -45,17 +46,13 @@ impl Store {
             let what = format!("a volume cannot be called {name}: the store uses that name");
             return Err(Fault::new(report::Kind::Usage, what).into());
         }
-        let _changing = self.changing();
-        match self.records.get(name)?.map(|record| record.phase) {
-            None => {}
-            Some(Phase::Ready | Phase::Freezing { .. }) => {
-                let what = format!("the volume {name} exists already");
-                return Err(Fault::new(report::Kind::Differs, what).into());
-            }
-            Some(Phase::Unfinished | Phase::Removing) => self.take_apart(name)?.remove()?,
+        self.take_half(name)?.remove_or_leave(name);
+        let _changing = self.changing(name);
+        if self.records.get(name)?.is_some() {
+            let what = format!("the volume {name} exists already");
+            return Err(Fault::new(report::Kind::Differs, what).into());
         }
         let places = self.places(name, 1);
-        let lowers = self.lowers(&request.layers)?;
         self.check_options(&places, &request.layers, OPTIONS)?;
         let record = VolumeRecord {
             kind: Kind::Overlay { layers: request.layers.clone(), upper: 1, options: OPTIONS.to_owned() },
@@ -64,7 +61,7 @@ impl Store {
             view: request.view,
             made: jiff::Timestamp::now(),
         };
-        self.records.put(name, &record)?;
+        let lowers = self.put_needing(name, &record, &request.layers)?;
         let make = || -> Result<Upper> {
             for path in [&places.home, &places.upper, &places.work, &places.merged, &places.private] {
                 std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
@@ -75,6 +72,15 @@ impl Store {
         make().with_context(|| format!("make the volume {name}")).map_err(|e| self.explain(e))
     }
 
+    /// Takes away a volume that was never finished, or whose removal was not.
+    fn take_half(&self, name: &str) -> Result<Remains> {
+        let _changing = self.changing(name);
+        match self.records.get(name)?.map(|record| record.phase) {
+            Some(Phase::Unfinished | Phase::Removing) => self.take_apart(name),
+            Some(Phase::Ready | Phase::Freezing { .. }) | None => Ok(Remains::default()),
+        }
+    }
+
     /// Mounts a volume that has been filled, and its view: from now on it exists.
     pub fn finish_volume(&self, name: &str) -> Result<()> {
         self.finish_volume_with(name, |_| Ok(()))
@@ -82,7 +88,7 @@ impl Store {
 
     /// The same; `edit` changes what is seen of all the layers together, before anybody else sees it.
     pub fn finish_volume_with(&self, name: &str, edit: impl FnOnce(&Merged) -> Result<()>) -> Result<()> {
-        let _changing = self.changing();
+        let _changing = self.changing(name);
         let mut record = self.record(name)?;
         self.mount_overlay(name, &record)?;
         let merged = Merged::new(directory(&self.mountpoint(name, &record))?);
@@ -100,11 +106,11 @@ impl Store {
     /// A [`Fault`] while a container has it mounted; then it stays as it is.
     pub fn remove_volume(&self, name: &str) -> Result<()> {
         check_name(name)?;
-        let discarded = {
-            let _changing = self.changing();
+        let taken = {
+            let _changing = self.changing(name);
             self.take_apart(name)?
         };
-        discarded.remove()
+        taken.remove()
     }
 
     /// Every volume with its name.
@@ -135,7 +141,7 @@ impl Store {
             let restored = match (&record.kind, &record.phase) {
                 (_, Phase::Unfinished | Phase::Removing) => self.remove_volume(&name),
                 (Kind::Overlay { .. }, Phase::Ready | Phase::Freezing { .. }) => {
-                    self.bring_back(&name, record)
+                    self.bring_back(&name, record).and_then(Remains::remove)
                 }
                 // Mounted when Docker asks: its source may be on a disk that comes later.
                 (Kind::Bind { .. }, _) => Ok(()),
@@ -149,6 +155,20 @@ impl Store {
         check_name(name)?;
         let missing = || Fault::new(report::Kind::NotFound, format!("there is no volume {name}"));
         Ok(self.records.get(name)?.ok_or_else(missing)?)
+    }
+
+    /// Puts the record of a volume that may need `layers` from now on, and opens them, topmost first. Nobody collects them
+    /// between the look and the record.
+    pub(super) fn put_needing(
+        &self,
+        name: &str,
+        record: &VolumeRecord,
+        layers: &[LayerId],
+    ) -> Result<Vec<OwnedFd>> {
+        let _layers = self.layers.changing();
+        let lowers = self.lowers(layers)?;
+        self.records.put(name, record)?;
+        Ok(lowers)
     }
 
     /// The volume's own directory, which its container may be writing to.
@@ -278,9 +298,9 @@ impl Store {
         }
     }
 
-    /// Unmounts a volume and takes everything of it away but what takes time. Needs the lock.
+    /// Unmounts a volume and takes everything of it away but what takes time. Needs [`Store::changing`].
     fn take_apart(&self, name: &str) -> Result<Remains> {
-        let Some(mut record) = self.records.get(name)? else { return Ok(Remains(Vec::new())) };
+        let Some(mut record) = self.records.get(name)? else { return Ok(Remains::default()) };
         let mountpoint = self.mountpoint(name, &record);
         let view = self.container_directory(name).join("opt");
         let is_overlay = matches!(record.kind, Kind::Overlay { .. });
@@ -295,30 +315,42 @@ impl Store {
         // The owner's shell may stand in the view: it must not keep the volume.
         mounts::unmount_from(&view, true)?;
         mounts::unmount_from(&mountpoint, !is_overlay)?;
-        let mut remains = Vec::new();
+        let mut remains = Remains::default();
         match is_overlay {
             true => {
                 let private = self.places(name, 1).private;
                 mounts::unmount_from(&private, true)?;
-                remains.push(self.layers.discard(directory(&self.inside("volumes"))?, name)?);
+                remains.add(self.layers.discard(directory(&self.inside("volumes"))?, name)?);
                 if record.view.is_some() {
-                    remains.push(self.layers.discard(&self.root, name)?);
+                    remains.add(self.layers.discard(&self.root, name)?);
                 }
             }
             false => remove_place(&directory(&self.inside("binds"))?, name)?,
         }
         self.records.remove(name)?;
-        Ok(Remains(remains))
+        Ok(remains)
     }
 }
 
-/// What is left of a volume: moved away already.
+/// What is left of a volume: moved away already, to be removed when nobody waits for the volume.
 #[must_use]
-struct Remains(Vec<crate::opt::layer::Discarded>);
+#[derive(Default)]
+pub(super) struct Remains(Vec<Discarded>);
 
 impl Remains {
-    fn remove(self) -> Result<()> {
-        self.0.into_iter().try_for_each(crate::opt::layer::Discarded::remove)
+    pub(super) fn add(&mut self, discarded: Discarded) {
+        self.0.push(discarded);
+    }
+
+    pub(super) fn remove(self) -> Result<()> {
+        self.0.into_iter().try_for_each(Discarded::remove)
+    }
+
+    /// For who has done what was asked: what cannot be removed costs only its space until the next start.
+    pub(super) fn remove_or_leave(self, name: &str) {
+        if let Err(e) = self.remove() {
+            tracing::warn!("what the volume {name} had stays until the next start: {e:#}");
+        }
     }
 }
 
