@@ -16,12 +16,17 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Takes apart what was half made and what was to be removed; when nothing is left, waits until something is.
 pub async fn recover(app: Arc<App>, stop: CancellationToken) {
-    let mut first = true;
+    let (mut first, mut said) = (true, String::new());
     loop {
         let attempted = attempt(&app, first).await;
         first &= attempted.is_err();
         let nothing_left = attempted.unwrap_or_else(|error| {
-            tracing::debug!("recovery waits: {error:#}");
+            // It is tried every second: the same is said once.
+            let why = format!("{error:#}");
+            if why != said {
+                tracing::warn!("recovery waits: {why}");
+                said = why;
+            }
             false
         });
         let pause = async {

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 
+use super::layer::names;
 use super::layer_id::LayerId;
 use super::store::{Store, directory};
 use super::volume::{Kind, Phase};
+use crate::report::{self, Fault};
 use crate::spec::Archive;
 
 /// A layer that nothing needs, or what came of one.
@@ -82,12 +84,35 @@ impl Store {
         Ok(count)
     }
 
+    /// Refuses to tell what is needed while a volume is there whose record is not: nobody knows which layers it needs.
+    fn check_records(&self) -> Result<()> {
+        // The record comes first and goes last. The second look is for one that went meanwhile.
+        for name in names(&self.inside("volumes"))? {
+            let (home, records) = (self.inside("volumes").join(&name), self.records.directory());
+            if self.records.get(&name)?.is_none() && home.exists() {
+                return Err(Fault::new(
+                    report::Kind::Missing,
+                    format!("the volume {name} has no record: which layers it needs is not known"),
+                )
+                .why("no layer is removed, of no volume")
+                .next(format!(
+                    "put {}/{name}.json back from a backup; or, to give the volume up, remove {}",
+                    records.display(),
+                    home.display()
+                ))
+                .into());
+            }
+        }
+        Ok(())
+    }
+
     /// Each layer that nothing needs, what it is of, and whether it is an archive's.
     pub(super) fn candidates(
         &self,
         needs: &Needs,
         held: &BTreeSet<LayerId>,
     ) -> Result<Vec<(LayerId, String, bool)>> {
+        self.check_records()?;
         let mut needed: BTreeSet<LayerId> = needs.layers.union(held).cloned().collect();
         for (_, record) in self.records.all()? {
             if let Kind::Overlay { layers, .. } = record.kind {

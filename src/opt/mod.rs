@@ -22,6 +22,7 @@ mod held;
 mod large;
 mod layer;
 mod layer_id;
+mod marker;
 mod mounts;
 mod person;
 mod published;

@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, StatVfs, XattrFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatVfs, XattrFlags};
 use rustix::io::Errno;
 
 use super::busy::{Busy, Changing};
 use super::layer::Layers;
+use super::marker::Marker;
 use super::turns::Turns;
 use super::volume::VolumeRecord;
 use crate::oci::Access;
@@ -38,9 +39,6 @@ pub struct Config {
 /// The kernel writes what is new to disk by itself after 30 seconds (vm.dirty_expire_centisecs). Asking for it later costs
 /// little; asking at once would hold up every write of the container that is being made.
 const WRITTEN_BACK: Duration = Duration::from_secs(40);
-
-/// Says that the directory is a store's, and that its disk is mounted.
-const MARKER: &str = ".moorage-store";
 
 /// `f_type` of filesystems that an overlay cannot write to (statfs(2)).
 const UNFIT: [(u64, &str); 4] =
@@ -75,7 +73,7 @@ impl Store {
     ///
     /// # Errors
     /// A filesystem that overlays cannot be written to; a store that is open already; a marker that is missing although
-    /// there are volumes, which means that the store's disk is not mounted.
+    /// there are volumes, which means that the store's disk is not mounted; records that are not this store's.
     pub fn open(config: Config) -> Result<Arc<Store>> {
         let records: Records<VolumeRecord> = Records::open(config.state.join("volumes"))?;
         let storage = &config.storage;
@@ -83,27 +81,10 @@ impl Store {
             let what = format!("the store cannot lie at {}", storage.display());
             return Err(Fault::new(Kind::Usage, what).why("overlay's options cannot name it").into());
         }
-        let marker = storage.join(".store").join(MARKER);
-        if !marker.exists() && !records.all()?.is_empty() {
-            let what = format!("the store's disk is not mounted: {} is missing", marker.display());
-            return Err(Fault::new(Kind::Missing, what)
-                .next(format!("mount the disk that holds {} and start again", storage.display()))
-                .into());
-        }
+        let (marker, has_volumes) = (Marker { storage, state: &config.state }, !records.all()?.is_empty());
+        marker.check_mounted(has_volumes)?;
         prepare(storage)?;
-        let marker = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&marker)
-            .with_context(|| format!("open {}", marker.display()))?;
-        match rustix::fs::flock(&marker, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => {
-                let what = format!("{} is in use by another daemon", storage.display());
-                return Err(Fault::new(Kind::Failed, what).into());
-            }
-            result => result.context("lock the store")?,
-        }
+        let marker = marker.take(has_volumes)?;
         let root = directory(storage)?;
         let reflinks = super::copy::reflinks(&storage.join(".store"))?;
         let (layers, problems) = Layers::open(&storage.join(".store"))?;

@@ -82,7 +82,10 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map(Some)
-                .with_context(|| format!("{} is damaged; move it away to go on without it", path.display())),
+                .with_context(|| {
+                    let path = path.display();
+                    format!("{path} is damaged; put it back from a backup: what no record names is removed in time")
+                }),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).with_context(|| format!("read {}", path.display())),
         }

@@ -191,7 +191,7 @@ fn what_nobody_has_wanted_for_longest_makes_room() {
     let ids = [&oldest, &needed, &older, &newest, &held].map(|layer| layer.id());
     let is_here = |n: usize| world.storage().join(".store/layers").join(ids[n].as_str()).exists();
     drop((oldest, needed, older, newest));
-    let evict = |limit| world.store.evict(&Needs::default(), limit).unwrap();
+    let evict = |limit| world.store.evict(|| Ok(Needs::default()), limit).unwrap();
     assert_eq!(evict(None), 0);
     assert_eq!(evict(Some(ByteSize(2_500_000))), 1);
     assert_eq!([0, 1, 2, 3, 4].map(is_here), [true, true, false, true, true]);

@@ -294,3 +294,66 @@ fn the_empty_root_belongs_to_root_and_all_may_read_it() {
     give(&world.home.join("data"), ANN);
     std::fs::set_permissions(world.home.join("data"), PermissionsExt::from_mode(0o700)).unwrap();
 }
+
+/// Everything the store keeps for volumes.
+fn kept(world: &World) -> Vec<std::path::PathBuf> {
+    let store = world.storage().join(".store");
+    ["layers", "frozen", "volumes"].iter().flat_map(|place| entries(&store.join(place))).collect()
+}
+
+#[test]
+fn a_volume_whose_record_is_lost_costs_nobody_a_layer() {
+    let world = World::new();
+    for name in ["siem", "other"] {
+        world.volume(name, &[]);
+        world.store.freeze(name, &moorage::opt::LayerId::unused(), vec![]).unwrap();
+    }
+    let before = kept(&world);
+    let record = world.home.join("state/volumes/siem.json");
+    std::fs::rename(&record, world.home.join("lost.json")).unwrap();
+    let world = world.reopen();
+    let nothing = || Ok(moorage::opt::Needs::default());
+    let fault = Fault::of(&world.store.collect(nothing, true).unwrap_err());
+    assert!(fault.to_string().contains("siem has no record") && fault.next.is_some(), "{fault}");
+    assert!(world.store.unneeded(&moorage::opt::Needs::default()).is_err());
+    assert_eq!(kept(&world), before);
+    std::fs::rename(world.home.join("lost.json"), record).unwrap();
+    assert_eq!(world.store.collect(nothing, true).unwrap(), 0);
+    // Another that is being removed does not stand in the way.
+    world.store.remove_volume("other").unwrap();
+    assert_eq!(world.store.collect(nothing, true).unwrap(), 1);
+}
+
+#[test]
+fn a_store_is_opened_with_its_own_records_only() {
+    let mut world = World::new();
+    world.volume("siem", &[]);
+    world.store.freeze("siem", &moorage::opt::LayerId::unused(), vec![]).unwrap();
+    let before = kept(&world);
+    let (state, away) = (world.home.join("state"), world.home.join("away"));
+    // Their disk is not mounted; then another one's are there.
+    std::fs::rename(&state, &away).unwrap();
+    let fault = Fault::of(&world.try_reopen().unwrap_err());
+    assert_eq!(fault.kind, Kind::Missing);
+    assert!(fault.to_string().contains("not those of the store"), "{fault}");
+    std::fs::write(state.join("store-id"), "0123456789abcdef").unwrap();
+    assert!(Fault::of(&world.try_reopen().unwrap_err()).to_string().contains("0123456789abcdef"));
+    assert_eq!(kept(&world), before);
+    std::fs::remove_dir_all(&state).unwrap();
+    std::fs::rename(&away, &state).unwrap();
+    world.try_reopen().unwrap();
+    // A store of a version that wrote no ids gets one.
+    for id in [state.join("store-id"), world.storage().join(".store/.moorage-store")] {
+        std::fs::write(id, "").unwrap();
+    }
+    world.try_reopen().unwrap();
+    let ids = [state.join("store-id"), world.storage().join(".store/.moorage-store")];
+    let [of_records, of_store] = ids.map(|id| std::fs::read_to_string(id).unwrap());
+    assert!(of_store == of_records && of_store.len() == 16, "{of_store:?} {of_records:?}");
+    // One that holds nothing that could be lost takes any.
+    world.store.remove_volume("siem").unwrap();
+    world.store.collect(|| Ok(moorage::opt::Needs::default()), true).unwrap();
+    std::fs::remove_dir_all(&state).unwrap();
+    world.try_reopen().unwrap();
+    assert_eq!(std::fs::read_to_string(state.join("store-id")).unwrap(), of_store);
+}
