@@ -162,6 +162,9 @@ async fn serve(args: &Args) -> Result<()> {
     let handing = tokio::spawn(handed_on::keep(app.clone(), stop.clone()));
     let limiting = tokio::spawn(limits::keep(app.clone(), stop.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    // Not waited for: dockerd is, by everybody, and a removal that was interrupted may be of hundreds of gigabytes.
+    let left = std::thread::Builder::new().name("discard".into()).spawn(move || opt.remove_left());
+    left.context("start a thread")?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), run = %args.run.display(), "moorage is up");
 
     tokio::select! {

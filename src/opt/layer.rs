@@ -111,8 +111,8 @@ pub struct Partial<'a> {
 }
 
 impl Layers {
-    /// Opens the layers of a store and clears away what a crash left half-made. Returns what that was not possible for.
-    pub fn open(directory: &Path) -> Result<(Layers, Vec<anyhow::Error>)> {
+    /// Opens the layers of a store and moves away what a crash left half-made.
+    pub fn open(directory: &Path) -> Result<(Layers, Leftovers)> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let handle = rustix::fs::open(directory, flags, Mode::empty())
             .with_context(|| format!("open {}", directory.display()))?;
@@ -122,28 +122,25 @@ impl Layers {
         let changing = Mutex::default();
         let (directory, holds) = (directory.to_owned(), Holds::default());
         let layers = Layers { directory, handle, records, frozen, changing, holds, files };
-        let problems = layers.clear()?;
-        Ok((layers, problems))
+        let left = layers.clear()?;
+        Ok((layers, left))
     }
 
-    fn clear(&self) -> Result<Vec<anyhow::Error>> {
-        let mut problems = Vec::new();
-        let remove = |place: &str, name: &str| -> Result<()> {
-            let directory = beneath::handle(&self.handle, &Inner::parse(place.as_bytes())?)?;
-            tree::remove(&directory, name).with_context(|| format!("remove the left-over {place}/{name}"))
-        };
+    fn clear(&self) -> Result<Leftovers> {
+        let mut left = Leftovers::default();
+        let discard = |name: &str| self.discard(self.place("layers")?, name);
         for name in names(&self.directory.join("partial"))? {
             for view in ["full", "base"] {
                 mounts::unmount_from(&self.directory.join("partial").join(&name).join(view), true)?;
             }
-            problems.extend(remove("partial", &name).err());
+            left.take(self.partial().map(|place| Discarded(Some((place, name)))));
         }
         // A record is written after its tree and removed before it: a tree alone is half a layer, a record alone none.
         let known = self.records.all()?;
         for name in names(&self.directory.join("layers"))? {
             let is_known = known.iter().any(|(key, _)| *key == name) || self.frozen.get(&name)?.is_some();
             if !name.contains('.') && !is_known {
-                problems.extend(remove("layers", &name).err());
+                left.take(discard(&name));
             }
         }
         let boot = boot()?;
@@ -151,9 +148,9 @@ impl Layers {
             let lost = layer.unsettled.is_some_and(|made_in| made_in != boot);
             if lost {
                 self.records.remove(&key)?;
-                problems.extend(remove("layers", &key).err());
+                left.take(discard(&key));
                 let name = &layer.source;
-                problems.push(anyhow!(
+                left.problems.push(anyhow!(
                     "the host went down before {name} was on disk: it has to be fetched again"
                 ));
             } else if !self.directory.join("layers").join(&key).is_dir() {
@@ -161,7 +158,7 @@ impl Layers {
             }
         }
         self.forget_unfrozen()?;
-        Ok(problems)
+        Ok(left)
     }
 
     pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
@@ -239,6 +236,23 @@ impl Layers {
 
     fn partial(&self) -> Result<OwnedFd> {
         Ok(beneath::handle(&self.handle, &Inner::parse(b"partial")?)?)
+    }
+}
+
+/// What a start finds of what the last one left: trees that are moved away and still to be removed, which may take long,
+/// and what was not possible.
+#[derive(Default)]
+pub struct Leftovers {
+    pub trees: Vec<Discarded>,
+    pub problems: Vec<anyhow::Error>,
+}
+
+impl Leftovers {
+    pub fn take(&mut self, moved: Result<Discarded>) {
+        match moved {
+            Ok(tree) => self.trees.push(tree),
+            Err(e) => self.problems.push(e),
+        }
     }
 }
 
@@ -324,7 +338,7 @@ pub fn names(directory: &Path) -> Result<Vec<String>> {
 mod tests {
     use super::*;
 
-    fn layers(place: &Path) -> (Layers, Vec<anyhow::Error>) {
+    fn layers(place: &Path) -> (Layers, Leftovers) {
         for name in ["layers", "partial", "files", "frozen", "seals"] {
             std::fs::create_dir_all(place.join(name)).unwrap();
         }
@@ -352,8 +366,8 @@ mod tests {
         assert_eq!(made.unsettled, Some(boot().unwrap()));
         // A restart of the daemon loses nothing.
         drop(open);
-        let (open, problems) = layers(place.path());
-        assert!(problems.is_empty());
+        let (open, left) = layers(place.path());
+        assert!(left.problems.is_empty() && left.trees.is_empty());
         assert_eq!(open.get(&made.digest).unwrap(), Some(made));
         open.settle().unwrap();
         assert_eq!(open.get(&layer().digest).unwrap(), Some(layer()));
@@ -366,8 +380,8 @@ mod tests {
         let made = open.begin().unwrap().commit(layer()).unwrap();
         open.records.put(made.id().as_str(), &Layer { unsettled: Some("before".into()), ..layer() }).unwrap();
         drop(open);
-        let (open, problems) = layers(place.path());
-        assert!(problems[0].to_string().contains("file:///a.tar"));
+        let (open, left) = layers(place.path());
+        assert!(left.problems[0].to_string().contains("file:///a.tar"));
         assert_eq!(open.get(&made.digest).unwrap(), None);
         assert!(!open.tree(&made.id()).exists());
         open.begin().unwrap().commit(layer()).unwrap();

@@ -19,10 +19,10 @@ use rustix::fs::{AtFlags, Gid, Mode, Uid, fchown, mkdirat, unlinkat};
 use rustix::io::Errno;
 
 use super::beneath::{self, Inner};
-use super::layer::{Discarded, Layers, names, unused};
+use super::layer::{Discarded, Layers, Leftovers, names, unused};
+use super::mounts;
 use super::person::Person;
 use super::store::{Store, directory};
-use super::{mounts, tree};
 
 /// A directory of one person, removed when this is dropped.
 pub struct Staging {
@@ -61,27 +61,26 @@ impl Store {
         make().context("make a staging directory").map_err(|e| self.explain(e))
     }
 
-    /// Removes what a crash left. Returns what could not be removed.
-    pub(super) fn clear_staging(&self) -> Result<Vec<anyhow::Error>> {
+    /// Moves away what a crash left.
+    pub(super) fn clear_staging(&self, left: &mut Leftovers) -> Result<()> {
         let (shown, kept) = (self.config.storage.join("staging"), self.inside("staging"));
         let (shown_handle, kept_handle) = (directory(&shown)?, directory(&kept)?);
-        let hide = |name: &str| -> Result<()> {
+        let hide = |name: &str| -> Result<Discarded> {
             mounts::unmount_from(&shown.join(name), true)?;
-            Ok(tree::remove(&shown_handle, name)?)
+            self.layers.discard(&shown_handle, name)
         };
-        let remove = |name: &str| -> Result<()> {
+        let discard = |name: &str| -> Result<Discarded> {
             mounts::unmount_from(&kept.join(name).join("view"), true)?;
-            self.layers.discard(&kept_handle, name)?.remove()
+            self.layers.discard(&kept_handle, name)
         };
-        let left = |place: &Path, name: &str| format!("remove {}", place.join(name).display());
-        let mut failed = Vec::new();
+        let doing = |place: &Path, name: &str| format!("remove {}", place.join(name).display());
         for name in names(&shown)? {
-            failed.extend(hide(&name).with_context(|| left(&shown, &name)).err());
+            left.take(hide(&name).with_context(|| doing(&shown, &name)));
         }
         for name in names(&kept)? {
-            failed.extend(remove(&name).with_context(|| left(&kept, &name)).err());
+            left.take(discard(&name).with_context(|| doing(&kept, &name)));
         }
-        Ok(failed)
+        Ok(())
     }
 }
 

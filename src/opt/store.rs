@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatVfs, XattrFlags};
 use rustix::io::Errno;
 
 use super::busy::{Busy, Changing};
-use super::layer::Layers;
+use super::layer::{Discarded, Layers};
 use super::marker::Marker;
 use super::turns::Turns;
 use super::volume::VolumeRecord;
@@ -61,6 +61,8 @@ pub struct Store {
     pub(super) bound: Mutex<HashMap<String, Vec<String>>>,
     /// Whether the filesystem shares blocks between files (FICLONE): then a first write copies nothing.
     reflinks: bool,
+    /// Trees of before the start, moved away and not removed yet.
+    left: Mutex<Vec<Discarded>>,
     /// Wakes the thread that brings layers to disk.
     unsettled: mpsc::Sender<()>,
     /// Locked for as long as the store is open.
@@ -68,8 +70,9 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store, making it where there is none yet; clears what a crash left, and mounts all volumes and their
-    /// views. What fails for one volume is logged and does not keep the others from coming back.
+    /// Opens the store, making it where there is none yet; moves away what a crash left, for [`Store::remove_left`], and
+    /// mounts all volumes and their views. What fails for one volume is logged and does not keep the others from coming
+    /// back.
     ///
     /// # Errors
     /// A filesystem that overlays cannot be written to; a store that is open already; a marker that is missing although
@@ -87,7 +90,7 @@ impl Store {
         let marker = marker.take(has_volumes)?;
         let root = directory(storage)?;
         let reflinks = super::copy::reflinks(&storage.join(".store"))?;
-        let (layers, problems) = Layers::open(&storage.join(".store"))?;
+        let (layers, mut left) = Layers::open(&storage.join(".store"))?;
         let layers = Arc::new(layers);
         let (unsettled, wake) = mpsc::channel();
         let settled = layers.clone();
@@ -106,19 +109,33 @@ impl Store {
             turns: Turns::default(),
             bound: Mutex::default(),
             reflinks,
+            left: Mutex::default(),
             unsettled,
             _marker: marker,
         });
-        for problem in problems
-            .into_iter()
-            .chain(store.clear_staging()?)
-            .chain(store.clear_spools()?)
-            .chain(store.restore()?)
-        {
+        store.clear_staging(&mut left)?;
+        left.problems.extend(store.clear_spools()?);
+        store.restore(&mut left)?;
+        for problem in left.problems {
             tracing::error!("{problem:#}");
         }
+        *store.left() = left.trees;
         store.settle_later();
         Ok(store)
+    }
+
+    /// Removes what a crash left and opening the store moved away. Takes as long as that is large.
+    pub fn remove_left(&self) {
+        let left = std::mem::take(&mut *self.left());
+        for tree in left {
+            if let Err(e) = tree.remove() {
+                tracing::error!("left until the next start: {e:#}");
+            }
+        }
+    }
+
+    fn left(&self) -> MutexGuard<'_, Vec<Discarded>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a first write to a file of a layer copies nothing, because the filesystem shares blocks.

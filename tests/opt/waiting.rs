@@ -110,3 +110,24 @@ fn what_is_needed_is_asked_when_nobody_can_begin_to_need_it() {
     assert_eq!(world.store.collect(nobody, true).unwrap(), 0);
     assert_eq!(world.store.collect(|| Ok(Needs::default()), true).unwrap(), 1);
 }
+
+#[test]
+fn nobody_waits_at_a_start_for_what_was_half_removed() {
+    let mut world = World::new();
+    world.volume("siem", &[]);
+    world.volume("other", &[]);
+    world.new_volume("half", &[]).unwrap().make_dirs("large/a").unwrap();
+    let large = world.storage().join(".store/volumes/half/upper-1/large");
+    let older = world.storage().join(".store/partial/0123456789abcdef/large");
+    std::fs::create_dir_all(older.join("a")).unwrap();
+    let gates = [Gate::at(&large), Gate::at(&older)];
+    // It would stand still before a gate.
+    world.open_again().unwrap();
+    go_on(&world);
+    world.new_volume("half", &[]).unwrap();
+    assert_eq!(world.partial().len(), 2);
+    drop(gates);
+    world.store.remove_left();
+    assert_eq!(world.partial(), [] as [std::path::PathBuf; 0]);
+    assert!(world.store.remove_volume("half").is_ok());
+}

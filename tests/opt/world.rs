@@ -148,6 +148,13 @@ impl World {
     }
 
     pub fn try_reopen(&mut self) -> anyhow::Result<()> {
+        self.open_again()?;
+        self.store.remove_left();
+        Ok(())
+    }
+
+    /// Up to the point from which everybody is served.
+    pub fn open_again(&mut self) -> anyhow::Result<()> {
         // The old store lets go of its lock; a stand-in keeps the field filled meanwhile.
         let stand_in = tempfile::tempdir().unwrap();
         self.store = Store::open(config(stand_in.path()))?;

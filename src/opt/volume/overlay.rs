@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::{Kind, Merged, Phase, Upper, Usage, ViewOwner, VolumeRecord, VolumeRequest};
 use crate::opt::beneath::{self, Inner};
-use crate::opt::layer::Discarded;
+use crate::opt::layer::{Discarded, Leftovers};
 use crate::opt::layer_id::LayerId;
 use crate::opt::store::{Store, check_name, directory};
 use crate::opt::{mounts, tree};
@@ -133,22 +133,24 @@ impl Store {
         Ok(Usage { upper_bytes, layers_bytes })
     }
 
-    /// What docker and the owner find there: unfinished volumes removed, removals carried on, the others mounted.
-    /// Returns what failed.
-    pub(in crate::opt) fn restore(&self) -> Result<Vec<anyhow::Error>> {
-        let mut failed = Vec::new();
+    /// What docker and the owner find there: unfinished volumes and those whose removal had begun moved away, the others
+    /// mounted.
+    pub(in crate::opt) fn restore(&self, left: &mut Leftovers) -> Result<()> {
         for (name, record) in self.records.all()? {
             let restored = match (&record.kind, &record.phase) {
-                (_, Phase::Unfinished | Phase::Removing) => self.remove_volume(&name),
+                (_, Phase::Unfinished | Phase::Removing) => self.take_half(&name),
                 (Kind::Overlay { .. }, Phase::Ready | Phase::Freezing { .. }) => {
-                    self.bring_back(&name, record).and_then(Remains::remove)
+                    self.bring_back(&name, record)
                 }
                 // Mounted when Docker asks: its source may be on a disk that comes later.
-                (Kind::Bind { .. }, _) => Ok(()),
+                (Kind::Bind { .. }, _) => Ok(Remains::default()),
             };
-            failed.extend(restored.with_context(|| format!("bring back the volume {name}")).err());
+            match restored.with_context(|| format!("bring back the volume {name}")) {
+                Ok(Remains(trees)) => left.trees.extend(trees),
+                Err(e) => left.problems.push(e),
+            }
         }
-        Ok(failed)
+        Ok(())
     }
 
     pub(in crate::opt) fn record(&self, name: &str) -> Result<VolumeRecord> {
