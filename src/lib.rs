@@ -5,6 +5,7 @@
 //! `service` ← `registry` ← verbs.
 //! `lan` and `opt` never use `engine`: dockerd calls them while it holds its own locks.
 
+pub mod apart;
 pub mod api;
 pub mod checkout;
 pub mod cli;

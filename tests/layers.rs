@@ -10,14 +10,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("report", &[]),
     ("state", &[]),
     ("failpoint", &[]),
+    ("apart", &[]),
     ("spec", &[]),
     ("api", &["spec", "report"]),
     ("site", &["spec", "report", "state"]),
     // dockerd holds its locks while it calls these two: neither ever calls the engine.
     ("lan", &["spec", "report", "state"]),
-    ("opt", &["oci", "spec", "report", "state", "failpoint"]),
+    ("opt", &["oci", "spec", "report", "state", "failpoint", "apart"]),
     // Speaks to registries, never to the engine, so that `opt` may use it.
-    ("oci", &["spec", "report"]),
+    ("oci", &["spec", "report", "apart"]),
     ("engine", &["spec", "report", "state"]),
     // Programs of others: it knows what runs, not what for.
     ("service", &["report", "state"]),
@@ -25,10 +26,26 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // A LAN to try with: it knows nothing of the driver.
     ("lab", &["spec", "report", "state"]),
     ("image", &["engine", "oci", "site", "spec", "report", "state"]),
-    ("container", &["engine", "lan", "oci", "opt", "site", "api", "spec", "report", "state", "failpoint"]),
+    (
+        "container",
+        &["engine", "lan", "oci", "opt", "site", "api", "spec", "report", "state", "failpoint", "apart"],
+    ),
     (
         "daemon",
-        &["container", "image", "engine", "lan", "oci", "opt", "site", "api", "spec", "report", "state"],
+        &[
+            "container",
+            "image",
+            "engine",
+            "lan",
+            "oci",
+            "opt",
+            "site",
+            "api",
+            "spec",
+            "report",
+            "state",
+            "apart",
+        ],
     ),
     ("invocation", &["api", "report"]),
     // What only the person's own process does.

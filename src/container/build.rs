@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::identity::{authorized_keys, below_opt, own_files, root_files};
 use super::{Caller, Host, Record, check, clone, handed_on, identity, roots, slice, throttle};
+pub use crate::apart::blocking;
 use crate::api::SourceDone;
 use crate::engine::{Create, File, Image, ImageFacts, Init, Place, View, Volume, root_image};
 use crate::lan::LeaseView;
@@ -344,9 +345,4 @@ fn fill(upper: &Upper, record: &Record, staging: Option<&Staging>) -> Result<()>
 
 fn in_opt(path: &str) -> &str {
     path.trim_start_matches("/opt/")
-}
-
-/// Work on files, where it may take its time.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.context("a worker ended before its work was done")?
 }

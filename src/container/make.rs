@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -261,9 +261,7 @@ pub(super) async fn record_of(host: &Host, spec: ContainerSpec, caller: &Caller)
         false => String::new(),
     };
     let (owner, caller) = (spec.owner.clone(), caller.clone());
-    let (people, gid) = tokio::task::spawn_blocking(move || people::inside(&owner, &caller))
-        .await
-        .context("the look-up of the owner ended")??;
+    let (people, gid) = build::blocking(move || people::inside(&owner, &caller)).await?;
     Ok(Record {
         schema: SCHEMA,
         id: random_hex::<6>(),

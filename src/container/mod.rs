@@ -25,6 +25,7 @@ mod slice;
 pub mod snapshot;
 pub mod undo;
 pub mod view;
+pub mod walks;
 
 mod build;
 pub mod published;
@@ -43,7 +44,7 @@ use crate::opt::Store;
 use crate::site::host::HostConfig;
 use crate::state::Records;
 
-pub use build::blocking;
+pub use crate::apart::blocking;
 pub use people::{Account, Caller};
 pub use record::{Cloned, Intent, Lent, Record, Root, Setup, To};
 
@@ -58,6 +59,8 @@ pub struct Host {
     pub snapshots: Records<snapshot::Snapshot>,
     /// Root filesystems that are being committed, and no record names yet.
     pub held_roots: roots::Holds,
+    /// Whose turn it is to have trees walked.
+    pub walks: walks::Walks,
     /// What makes a MAC of this host differ from another's.
     pub host_id: String,
     /// Rung when something could not be undone now and has to be tried again.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 
-use super::{Host, Record, Setup, build, runlog};
+use super::{Host, Record, Setup, blocking, runlog};
 use crate::api::{self, ContainerDetail, ContainerView, State};
 use crate::engine::Found;
 use crate::lan::LeaseView;
@@ -113,7 +113,8 @@ pub async fn all(host: &Host, operation: impl Fn(&str) -> Option<String>) -> Res
     let leases = host.lan.leases();
     let mut images: HashMap<String, Option<String>> = HashMap::new();
     let mut views = Vec::new();
-    for (name, record) in host.records.all()? {
+    let records = host.records.clone();
+    for (name, record) in blocking(move || records.all()).await? {
         let found = match &found {
             Ok(all) => Ok(all.iter().find(|found| found.id == record.id)),
             Err(()) => Err(()),
@@ -135,8 +136,12 @@ pub async fn all(host: &Host, operation: impl Fn(&str) -> Option<String>) -> Res
     Ok(views)
 }
 
-/// All about one container.
-pub async fn detail(host: &Host, record: &Record, operation: Option<String>) -> Result<ContainerDetail> {
+/// All about one container, for the user `uid`.
+pub async fn detail(
+    host: &Host,
+    record: &Record,
+    (uid, operation): (u32, Option<String>),
+) -> Result<ContainerDetail> {
     let name = record.spec.name.as_str();
     let engine_id = host.engine.inspect(name).await.ok().flatten().map(|found| found.engine_id);
     let mut lease = lease(host, record).map(serde_json::to_value).transpose()?;
@@ -145,7 +150,7 @@ pub async fn detail(host: &Host, record: &Record, operation: Option<String>) -> 
         lease.insert("journal".to_owned(), serde_json::to_value(journal)?);
     }
     let (opt, volume) = (host.opt.clone(), record.opt_volume().to_owned());
-    let usage = build::blocking(move || opt.usage(&volume)).await;
+    let usage = host.walks.walk(uid, move || opt.usage(&volume)).await;
     Ok(ContainerDetail {
         container: view(host, record, operation).await,
         spec: shown(&record.spec),

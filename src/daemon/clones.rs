@@ -50,7 +50,7 @@ pub async fn plan(
         Ok(app.host.records.get(name.as_str())?.is_none() && app.operations.verb(name.as_str()).is_none())
     };
     let names = names::choose(&source.spec.name, &source.spec.owner, wanted, free)?;
-    Ok(Json(clone::plan::plan(&app.host, &source, names, request.start).await?))
+    Ok(Json(clone::plan::plan(&app.host, (&source, caller.account.uid), names, request.start).await?))
 }
 
 pub async fn clone(
@@ -180,10 +180,9 @@ pub async fn list(
     caller: Caller,
     Path(typed): Path<String>,
 ) -> Answer<Json<Vec<ContainerName>>> {
-    let clones: Vec<Record> = app
-        .host
-        .records
-        .all()?
+    let records = app.host.records.clone();
+    let clones: Vec<Record> = blocking(move || records.all())
+        .await?
         .into_iter()
         .map(|(_, record)| record)
         .filter(|r| r.cloned.is_some())

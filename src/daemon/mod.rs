@@ -91,6 +91,7 @@ pub fn run(args: &Args) -> Result<()> {
     // Two workers serve a whole host, and every thread costs memory for good.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        // For what is short whatever happens; all else has threads of its own (`apart`).
         .max_blocking_threads(64)
         .thread_keep_alive(Duration::from_secs(2))
         .enable_all()
@@ -136,6 +137,7 @@ async fn serve(args: &Args) -> Result<()> {
             images: Records::open(args.state.join("images"))?,
             snapshots: Records::open(args.state.join("snapshots"))?,
             held_roots: Default::default(),
+            walks: Default::default(),
             host_id: container::host_id(&args.state)?,
             engine: Engine::of_this_host(),
             lan: lan.clone(),

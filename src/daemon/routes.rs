@@ -159,7 +159,7 @@ impl App {
         }
         let mut fault =
             Fault::new(Kind::NotFound, format!("there is no container {typed}")).next("list-containers");
-        let names = self.host.records.all()?.into_iter().map(|(name, _)| name);
+        let names = self.host.records.keys()?.into_iter();
         if let Some(near) =
             names.max_by(|a, b| strsim::jaro_winkler(a, typed).total_cmp(&strsim::jaro_winkler(b, typed)))
             && strsim::jaro_winkler(&near, typed) > 0.8
@@ -198,12 +198,12 @@ struct Listing {
 
 async fn list(
     State(app): State<Arc<App>>,
-    _: Caller,
+    caller: Caller,
     Query(wanted): Query<Listing>,
 ) -> Answer<Json<Vec<ContainerView>>> {
     let views = view::all(&app.host, |name| app.operations.verb(name)).await?;
     Ok(Json(match wanted.long {
-        true => store::measure(&app, views).await?,
+        true => store::measure(&app, views, caller.account.uid).await?,
         false => views,
     }))
 }
@@ -215,7 +215,7 @@ async fn show(
 ) -> Answer<Json<ContainerDetail>> {
     let record = app.permitted(&caller, Action::Show, &typed)?;
     let operation = app.operations.verb(record.spec.name.as_str());
-    Ok(Json(view::detail(&app.host, &record, operation).await?))
+    Ok(Json(view::detail(&app.host, &record, (caller.account.uid, operation)).await?))
 }
 
 async fn make_container(
@@ -330,12 +330,11 @@ async fn show_plan(State(app): State<Arc<App>>, caller: Caller, bytes: bytes::By
         here.container = found.filter(|found| found.id == record.id).map(|found| found.running);
     }
     here.image = app.host.engine.image(&spec.image).await?.map(|image| image.size);
-    here.archives = archives_here(&app, spec.opt.clone()).await?;
+    here.archives = archives_here(&app, spec.opt.clone(), caller.account.uid).await?;
     let network = app.host.engine.network(&spec.network).await?;
     let owner = spec.owner.clone();
     let inside = move || crate::container::people::inside(&owner, &caller);
-    let (people, _) =
-        tokio::task::spawn_blocking(inside).await.context("the look-up of the owner ended")??;
+    let (people, _) = blocking(inside).await?;
     let places = Places {
         storage: app.host.config.storage.to_string_lossy().into_owned(),
         parent: network.and_then(|network| network.options.get("parent").cloned()).unwrap_or_default(),
@@ -348,7 +347,7 @@ async fn show_plan(State(app): State<Arc<App>>, caller: Caller, bytes: bytes::By
     Ok(Json(plan::plan(&spec, &here, &places)))
 }
 
-async fn present(State(app): State<Arc<App>>, _: Caller, bytes: bytes::Bytes) -> Answer<Json<Present>> {
+async fn present(State(app): State<Arc<App>>, caller: Caller, bytes: bytes::Bytes) -> Answer<Json<Present>> {
     let wanted: PresentRequest = body(&bytes)?;
     let count = wanted.images.len().max(wanted.archives.len());
     if count > MOST_PRESENT {
@@ -362,15 +361,16 @@ async fn present(State(app): State<Arc<App>>, _: Caller, bytes: bytes::Bytes) ->
             Err(_) => None,
         });
     }
-    present.archives = archives_here(&app, wanted.archives).await?;
+    present.archives = archives_here(&app, wanted.archives, caller.account.uid).await?;
     Ok(Json(present))
 }
 
 /// Bytes of each archive that is in the store.
-async fn archives_here(app: &App, archives: Vec<Archive>) -> Result<Vec<Option<u64>>> {
+async fn archives_here(app: &App, archives: Vec<Archive>, uid: u32) -> Result<Vec<Option<u64>>> {
     let opt = app.host.opt.clone();
-    let look = move || archives.iter().map(|archive| opt.find(archive).map(|layer| layer.bytes)).collect();
-    tokio::task::spawn_blocking(look).await.context("the look into the store ended")
+    let look =
+        move || Ok(archives.iter().map(|archive| opt.find(archive).map(|layer| layer.bytes)).collect());
+    app.host.walks.walk(uid, look).await
 }
 
 async fn leases(State(app): State<Arc<App>>, _: Caller) -> Answer<Json<Vec<LeaseView>>> {

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::App;
+use crate::apart;
 use crate::api::BODY_LIMIT;
 use crate::container::Caller;
 use crate::opt::driver::PeerPid;
@@ -127,12 +128,9 @@ pub async fn people(listener: UnixListener, router: Router, app: Arc<App>, stop:
         };
         let (router, app) = (router.clone(), app.clone());
         tokio::spawn(async move {
-            let looked =
-                tokio::task::spawn_blocking(move || Caller::of_uid(peer.uid(), &app.host.config.admins));
-            let caller = match looked.await {
-                Ok(caller) => caller.map_err(|error| Fault::of(&error)),
-                Err(_) => Err(Fault::new(Kind::Failed, "the look-up of who calls ended")),
-            };
+            // A directory service may be asked, and may not answer.
+            let look = move || Caller::of_uid(peer.uid(), &app.host.config.admins);
+            let caller = apart::blocking(look).await.map_err(|error| Fault::of(&error));
             let service = tower::service_fn(move |mut request: Request<hyper::body::Incoming>| {
                 request.extensions_mut().insert(caller.clone());
                 request.extensions_mut().insert(counted.clone());

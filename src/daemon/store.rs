@@ -12,9 +12,10 @@ use crate::api::{Collected, ContainerView, ResizeRequest, Resized, UnneededLayer
 use crate::container::{Caller, blocking, resize as limits, roots, settle};
 use crate::report::{Fault, Kind};
 
-pub async fn unneeded(State(app): State<Arc<App>>, _: Caller) -> Answer<Json<Vec<UnneededLayer>>> {
+pub async fn unneeded(State(app): State<Arc<App>>, caller: Caller) -> Answer<Json<Vec<UnneededLayer>>> {
     let (snapshots, opt) = (app.host.snapshots.clone(), app.host.opt.clone());
-    let layers = blocking(move || opt.unneeded(&roots::needs(&snapshots)?)).await?;
+    let look = move || opt.unneeded(&roots::needs(&snapshots)?);
+    let layers = app.host.walks.walk(caller.account.uid, look).await?;
     let view = |layer: crate::opt::Unneeded| UnneededLayer {
         layer: layer.layer,
         of: layer.of,
@@ -53,16 +54,16 @@ pub async fn resize(
     Ok(Json(limits::resize(&app.host, &current, &request).await?))
 }
 
-/// Says of each container what its own part of `/opt` takes on disk. Walks them all.
-pub async fn measure(app: &App, views: Vec<ContainerView>) -> anyhow::Result<Vec<ContainerView>> {
+/// Says of each container what its own part of `/opt` takes on disk, for the user `uid`. Walks them all.
+pub async fn measure(app: &App, views: Vec<ContainerView>, uid: u32) -> anyhow::Result<Vec<ContainerView>> {
     let opt = app.host.opt.clone();
-    blocking(move || {
+    let measure = move || {
         let measured = |mut view: ContainerView| {
             // One that is being removed has none.
             view.opt_bytes = opt.usage(view.name.as_str()).ok().map(|usage| usage.upper_bytes);
             view
         };
         Ok(views.into_iter().map(measured).collect())
-    })
-    .await
+    };
+    app.host.walks.walk(uid, measure).await
 }

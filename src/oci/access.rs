@@ -11,6 +11,7 @@ use docker_credential::{CredentialRetrievalError, DockerCredential};
 use oci_client::client::{Certificate, CertificateEncoding};
 use oci_client::secrets::RegistryAuth;
 
+use crate::apart;
 use crate::report::{Fault, Kind};
 
 /// How long a credential helper may take: some ask an agent, none a person.
@@ -83,8 +84,8 @@ impl Access {
         };
         let server = if host == "docker.io" { HUB } else { host }.to_owned();
         // A helper is a program that is waited for.
-        let asked = tokio::task::spawn_blocking(move || {
-            docker_credential::get_credential_from_reader(std::io::BufReader::new(file), &server)
+        let asked = apart::blocking(move || {
+            Ok(docker_credential::get_credential_from_reader(std::io::BufReader::new(file), &server))
         });
         let failed = |why: String| {
             Fault::new(Kind::Failed, format!("no credentials for {host}"))

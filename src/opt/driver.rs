@@ -1,7 +1,10 @@
-//! Docker's volume driver protocol (docs.docker.com/engine/extend/plugins_volume). Every answer is bounded, a repeated
-//! call succeeds, and the data of a managed volume is never removed on Docker's word.
+//! Docker's volume driver protocol (docs.docker.com/engine/extend/plugins_volume). Every answer comes in bounded time, a
+//! repeated call succeeds, and the data of a managed volume is never removed on Docker's word.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Result;
 use axum::body::Bytes;
@@ -16,6 +19,7 @@ use serde_json::{Value, json};
 use super::mounts;
 use super::store::Store;
 use super::volume::{Phase, VolumeRecord, VolumeRequest};
+use crate::apart;
 use crate::report::{self, Fault};
 
 /// The process that calls, as a request extension: dockerd, whose mount namespace has to show what is mounted.
@@ -33,6 +37,9 @@ struct Call {
 }
 
 type Verb = fn(&Store, &Call, Option<PeerPid>) -> Result<Value>;
+
+/// dockerd gives up after a minute and holds locks meanwhile. A source on a dead network disk never answers.
+const LONGEST: Duration = Duration::from_secs(50);
 
 impl Store {
     /// Answers `/VolumeDriver.*`.
@@ -53,8 +60,7 @@ impl Store {
                                peer: Option<Extension<PeerPid>>,
                                body: Bytes| async move {
                 let peer = peer.map(|Extension(peer)| peer);
-                let done = tokio::task::spawn_blocking(move || call(&store, &body, peer, verb)).await;
-                respond(done.unwrap_or_else(|e| Err(anyhow::anyhow!("{name} failed: {e}"))))
+                respond(answer(store, &body, peer, (name, verb)).await)
             };
             router = router.route(&format!("/VolumeDriver.{name}"), post(answer));
         }
@@ -63,15 +69,41 @@ impl Store {
 }
 
 /// dockerd repeats a call whose connection broke with an empty body: that says nothing.
-fn call(store: &Store, body: &[u8], peer: Option<PeerPid>, verb: Verb) -> Result<Value> {
-    let call = match serde_json::from_slice(body) {
+async fn answer(
+    store: Arc<Store>,
+    body: &[u8],
+    peer: Option<PeerPid>,
+    (name, verb): (&'static str, Verb),
+) -> Result<Value> {
+    let call: Call = match serde_json::from_slice(body) {
         Ok(call) => call,
         Err(e) => {
             let why = if body.is_empty() { "its body is empty".to_owned() } else { e.to_string() };
             return Err(Fault::new(report::Kind::Usage, "the call cannot be read").why(why).into());
         }
     };
-    verb(store, &call, peer)
+    let (of_call, answered) = (call.name.clone(), Arc::new(AtomicBool::new(false)));
+    let done_first = answered.clone();
+    let work = apart::blocking(move || {
+        let done = verb(&store, &call, peer);
+        // What comes too late is nobody's: dockerd does not end a use that it was told has failed.
+        if done_first.swap(true, Ordering::Relaxed) && name == "Mount" && done.is_ok() {
+            unmount(&store, &call, peer)?;
+        }
+        done
+    });
+    let mut work = pin!(work);
+    match tokio::time::timeout(LONGEST, &mut work).await {
+        Ok(done) => return done,
+        // Done at this very moment.
+        Err(_) if answered.swap(true, Ordering::Relaxed) => return work.await,
+        Err(_) => {}
+    }
+    let what = format!("{name} of the volume {of_call} takes longer than {} seconds", LONGEST.as_secs());
+    Err(Fault::new(report::Kind::TimedOut, what)
+        .why("its source may be on a network disk that does not answer")
+        .next("see whether the disk answers, then start the container again")
+        .into())
 }
 
 fn respond(answer: Result<Value>) -> Response {

@@ -80,12 +80,12 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
     pub fn get(&self, key: &str) -> Result<Option<T>> {
         let path = self.path(key)?;
         match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .with_context(|| {
-                    let path = path.display();
-                    format!("{path} is damaged; put it back from a backup: what no record names is removed in time")
-                }),
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(|| {
+                let path = path.display();
+                format!(
+                    "{path} is damaged; put it back from a backup: what no record names is removed in time"
+                )
+            }),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).with_context(|| format!("read {}", path.display())),
         }
@@ -120,8 +120,8 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         }
     }
 
-    /// Every record with its key, in the order of the keys. One that cannot be read is an error, never left out.
-    pub fn all(&self) -> Result<Vec<(String, T)>> {
+    /// The keys of all records, in their order. Reads none.
+    pub fn keys(&self) -> Result<Vec<String>> {
         let mut keys = Vec::new();
         for entry in std::fs::read_dir(&self.directory)
             .with_context(|| format!("list {}", self.directory.display()))?
@@ -134,7 +134,13 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
             }
         }
         keys.sort();
-        keys.into_iter()
+        Ok(keys)
+    }
+
+    /// Every record with its key, in the order of the keys. One that cannot be read is an error, never left out.
+    pub fn all(&self) -> Result<Vec<(String, T)>> {
+        self.keys()?
+            .into_iter()
             .filter_map(|key| self.get(&key).map(|found| found.map(|record| (key, record))).transpose())
             .collect()
     }
@@ -151,6 +157,7 @@ mod tests {
         records.put("b", &1).unwrap();
         records.put("a", &2).unwrap();
         records.put("a", &3).unwrap();
+        assert_eq!(records.keys().unwrap(), ["a", "b"]);
         assert_eq!(records.all().unwrap(), [("a".into(), 3), ("b".into(), 1)]);
         records.remove("a").unwrap();
         records.remove("a").unwrap();

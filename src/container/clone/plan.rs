@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::api::{ClonePlan, LargeFile};
-use crate::container::{Host, Record, build, lifecycle};
+use crate::container::{Host, Record, lifecycle};
 use crate::opt::Store;
 use crate::spec::plan::{Plan, Step};
 use crate::spec::{Addressing, ByteSize, ContainerName};
@@ -13,12 +13,18 @@ const LARGE: u64 = 1 << 30;
 /// Bytes that an engine commits in a second, on a slow disk: to say how long it may take.
 const COMMITTED: u64 = 100 << 20;
 
-/// What cloning `source` as `names` would do.
-pub async fn plan(host: &Host, source: &Record, names: Vec<ContainerName>, start: bool) -> Result<ClonePlan> {
+/// What cloning `source` as `names` would do, for the user `uid`.
+pub async fn plan(
+    host: &Host,
+    (source, uid): (&Record, u32),
+    names: Vec<ContainerName>,
+    start: bool,
+) -> Result<ClonePlan> {
     let name = source.spec.name.as_str();
     let found = lifecycle::engine_container(host, source).await?;
     let (opt, volume) = (host.opt.clone(), source.opt_volume().to_owned());
-    let look = build::blocking(move || Ok((opt.layers_of(&volume)?, opt.large_files(&volume, LARGE)?)));
+    let look = move || Ok((opt.layers_of(&volume)?, opt.large_files(&volume, LARGE)?));
+    let look = host.walks.walk(uid, look);
     let (disk_bytes, (layers, large)) = tokio::try_join!(host.engine.written_bytes(name), look)?;
     let reflinks = host.opt.reflinks();
     let large_files = match reflinks {
