@@ -177,3 +177,61 @@ fn another_digest_than_promised() {
     );
     world.assert_untouched();
 }
+
+/// An archive that begins with `header`, whose content is `size` bytes of zeros, as its compressed form. Zeros of that size
+/// are never made in full.
+fn bomb(mut header: tar::Header, size: u64) -> Vec<u8> {
+    use std::io::{Read as _, Write as _};
+    header.set_size(size);
+    header.set_cksum();
+    let mut encoder = ::zstd::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.write_all(header.as_bytes()).unwrap();
+    std::io::copy(&mut std::io::repeat(0).take(size), &mut encoder).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn a_description_without_end() {
+    for kind in [EntryType::XHeader, EntryType::GNULongName, EntryType::GNULongLink, EntryType::XGlobalHeader]
+    {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("x").unwrap();
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        // As much as it says, and less than it says: nobody asks for the rest.
+        refused(bomb(header.clone(), 64 << 20), "longer than 4 MiB");
+        let mut lies = header;
+        lies.set_size(1 << 40);
+        lies.set_cksum();
+        let mut tar = lies.as_bytes().to_vec();
+        tar.resize(8 << 20, 0);
+        refused(zstd(&tar), "longer than 4 MiB");
+    }
+}
+
+#[test]
+fn a_long_description_within_bounds_is_read() {
+    let world = World::new();
+    let value = vec![b'v'; 4000];
+    let long = format!("{}/f", ["directory"; 90].join("/"));
+    let comment = vec![b'c'; 1 << 20];
+    let tar = Pack::new()
+        .pax(&[("comment", &comment), ("path", long.as_bytes()), ("SCHILY.xattr.user.note", &value)])
+        .file("short", b"x")
+        .tar();
+    let tree = world.tree(&world.layer(tar));
+    assert_eq!(xattr::get(tree.join(&long), "user.note").unwrap().unwrap(), value);
+}
+
+#[test]
+fn directories_that_take_all_memory() {
+    let value = vec![0; 1 << 20];
+    let mut pack = Pack::new();
+    for index in 0..140 {
+        pack = pack.pax(&[("SCHILY.xattr.user.x", &value)]).directory(&format!("d{index}"), 0o755);
+    }
+    refused(zstd(&pack.tar()), "128 MiB of memory");
+}

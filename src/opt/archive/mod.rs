@@ -2,6 +2,7 @@
 
 pub(super) mod arriving;
 mod blocks;
+mod budget;
 pub(super) mod entry;
 mod format;
 mod meter;
@@ -87,13 +88,15 @@ fn write(blocks: blocks::Blocks, root: OwnedFd, watch: &Watch) -> Result<Tree> {
     rustix::process::umask(rustix::fs::Mode::empty());
 
     let mut writer = writer::Writer::new(root);
+    let (blocks, budget) = budget::budgeted(blocks);
     let mut archive = tar::Archive::new(blocks);
-    for found in archive.entries()? {
+    let mut entries = archive.entries()?;
+    while let Some(found) = budget.within(|| entries.next()) {
         let mut found = found.context("read the next entry")?;
         let Some(planned) = entry::plan(&mut found)? else { continue };
         writer.put(&planned, &mut found).with_context(|| format!("extract {}", planned.path))?;
     }
-    let mut rest = archive.into_inner();
+    let mut rest = archive.into_inner().into_inner();
     if rest.has_ended() {
         bail!("the archive is truncated: its end mark is missing");
     }

@@ -23,6 +23,15 @@ const CHUNK: usize = 256 * 1024;
 /// A directory is closed to others while it is being filled; its own mode comes at the end.
 const FILLING: Mode = Mode::RWXU;
 
+/// Bytes of memory that the directories of one archive may take until the end: some hundred thousand of them.
+const REMEMBERED: usize = 128 << 20;
+
+/// What a directory takes there beside its name and extended attributes.
+const EACH: usize = 256;
+
+/// Extended attributes that are named when they are left out, and how long such a name is (xattr(7)).
+const NAMED: (usize, usize) = (32, 255);
+
 /// The mode of a directory that has no entry of its own.
 const IMPLIED: Mode = Mode::from_raw_mode(0o755);
 
@@ -32,6 +41,8 @@ pub struct Writer {
     last: Option<(Inner, OwnedFd)>,
     /// Every directory, and what it gets at the end; none for one that only its files imply.
     directories: BTreeMap<Inner, Option<Attributes>>,
+    /// Bytes that the directories take.
+    remembered: usize,
     dropped: BTreeSet<String>,
     tree: Tree,
     buffer: Vec<u8>,
@@ -44,15 +55,19 @@ impl Writer {
             directories.insert(top, None);
         }
         let (dropped, tree) = (BTreeSet::new(), Tree::default());
-        Writer { root, last: None, directories, dropped, tree, buffer: vec![0; CHUNK] }
+        Writer { root, last: None, directories, remembered: 0, dropped, tree, buffer: vec![0; CHUNK] }
     }
 
     /// Writes one entry; `data` is what a file holds.
     pub fn put(&mut self, planned: &Planned, data: &mut impl Read) -> Result<()> {
-        self.dropped.extend(planned.attributes.dropped.iter().cloned());
+        let (most, longest) = NAMED;
+        for name in planned.attributes.dropped.iter().filter(|name| name.len() <= longest) {
+            if self.dropped.len() < most {
+                self.dropped.insert(name.clone());
+            }
+        }
         let Some((parent, name)) = planned.path.split() else {
-            self.directories.insert(planned.path.clone(), Some(planned.attributes.clone()));
-            return Ok(());
+            return self.remember(&planned.path, Some(&planned.attributes));
         };
         let known = self.directories.contains_key(&planned.path);
         if planned.what == What::Directory {
@@ -63,8 +78,7 @@ impl Writer {
                     result => result?,
                 }
             }
-            self.directories.insert(planned.path.clone(), Some(planned.attributes.clone()));
-            return Ok(());
+            return self.remember(&planned.path, Some(&planned.attributes));
         }
         ensure!(!known, "it would replace a directory by something else");
         self.tree.files += 1;
@@ -103,6 +117,24 @@ impl Writer {
         }
     }
 
+    /// Keeps what a directory gets at the end.
+    fn remember(&mut self, path: &Inner, attributes: Option<&Attributes>) -> Result<()> {
+        // The names of what is left out have been taken already.
+        let attributes =
+            attributes.map(|all| Attributes { xattrs: all.xattrs.clone(), dropped: Vec::new(), ..*all });
+        let xattrs = attributes.iter().flat_map(|all| &all.xattrs);
+        let bytes = xattrs.map(|(key, value)| EACH + key.len() + value.len()).sum::<usize>();
+        // One that comes again and again counts each time: no honest archive has it so.
+        self.remembered += EACH + path.as_bytes().len() + bytes;
+        ensure!(
+            self.remembered <= REMEMBERED,
+            "the directories of the archive, with their attributes, take more than {} MiB of memory",
+            REMEMBERED >> 20
+        );
+        self.directories.insert(path.clone(), attributes);
+        Ok(())
+    }
+
     /// The directory `path`, made where the archive has not said so itself.
     fn enter(&mut self, path: &Inner) -> Result<BorrowedFd<'_>> {
         if self.last.as_ref().is_none_or(|(last, _)| last != path) {
@@ -137,9 +169,7 @@ impl Writer {
                 result => result?,
             };
             match mkdirat(&parent, name, FILLING) {
-                Ok(()) => {
-                    self.directories.insert(prefix, None);
-                }
+                Ok(()) => self.remember(&prefix, None)?,
                 // A file or link: opening it as a directory says what it is.
                 Err(Errno::EXIST) => return Ok(()),
                 Err(e) => return Err(e.into()),
