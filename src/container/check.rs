@@ -10,6 +10,14 @@ use crate::spec::{ContainerName, ContainerSpec, Limits, Owner};
 
 /// The most sources, mounts, files, keys or set-up steps one specification may have.
 const MOST: usize = 64;
+/// The most environment variables.
+const MOST_ENV: usize = 256;
+/// Bytes of what is a name: a branch, a patch.
+const NAME: usize = 256;
+/// Bytes of what is a path or an address, as PATH_MAX.
+const PATH: usize = 4096;
+/// Bytes of a command, a key or a variable's value.
+const TEXT: usize = 16 << 10;
 /// Where nothing may be mounted inside: the container's own machinery.
 const TAKEN: [&str; 8] = ["/", "/opt", "/proc", "/sys", "/dev", "/run", "/etc", "/tmp"];
 
@@ -17,6 +25,7 @@ const TAKEN: [&str; 8] = ["/", "/opt", "/proc", "/sys", "/dev", "/run", "/etc", 
 pub fn check(spec: &ContainerSpec, config: &HostConfig) -> Result<(), Fault> {
     name(&spec.name, &spec.owner)?;
     counts(spec)?;
+    texts(spec)?;
     network(&spec.network, config)?;
     image(&spec.image, config)?;
     for archive in &spec.opt {
@@ -62,17 +71,49 @@ fn name(name: &ContainerName, owner: &Owner) -> Result<(), Fault> {
 fn counts(spec: &ContainerSpec) -> Result<(), Fault> {
     let keys = spec.authorized_keys.values().map(Vec::len).sum();
     let all = [
+        ("patches", spec.patches.len()),
         ("opt archives", spec.opt.len()),
         ("sources", spec.sources.len()),
         ("files", spec.files.len()),
         ("mounts", spec.mounts.len()),
         ("setup steps", spec.setup.len()),
         ("authorized keys", keys),
+        ("people with keys", spec.authorized_keys.len()),
     ];
-    match all.into_iter().find(|(_, count)| *count > MOST) {
-        None => Ok(()),
-        Some((what, count)) => Err(wrong(format!("{count} {what} are more than {MOST}"))),
+    if let Some((what, count)) = all.into_iter().find(|(_, count)| *count > MOST) {
+        return Err(wrong(format!("{count} {what} are more than {MOST}")));
     }
+    match spec.env.len() > MOST_ENV {
+        false => Ok(()),
+        true => Err(wrong(format!("{} environment variables are more than {MOST_ENV}", spec.env.len()))),
+    }
+}
+
+/// Everybody's lists carry some of these, and every look at the records reads them all.
+fn texts(spec: &ContainerSpec) -> Result<(), Fault> {
+    let mut all = vec![("the project", &spec.project, NAME), ("the branch", &spec.branch, NAME)];
+    all.extend(spec.patches.iter().map(|patch| ("a patch", patch, NAME)));
+    for source in &spec.sources {
+        all.push(("a repo", &source.repo, PATH));
+        all.extend(source.reference.iter().map(|reference| ("a ref", reference, NAME)));
+    }
+    all.extend(spec.opt.iter().map(|archive| ("an archive's address", &archive.url, PATH)));
+    all.extend(spec.mounts.iter().map(|mount| ("a mounted path", &mount.source, PATH)));
+    all.extend(spec.setup.iter().chain(&spec.ready).map(|step| ("a command", step, TEXT)));
+    all.extend(spec.authorized_keys.values().flatten().map(|key| ("an authorized key", key, TEXT)));
+    for (name, value) in &spec.env {
+        all.extend([("a variable's name", name, NAME), ("a variable's value", value, TEXT)]);
+    }
+    for (what, text, most) in all {
+        if text.len() > most {
+            return Err(wrong(format!("{what} has {} bytes, more than {most}", text.len())));
+        }
+        // A command may be a script.
+        if most != TEXT && text.contains(char::is_control) {
+            return Err(wrong(format!("{what} has a control character in it: {text:?}")));
+        }
+    }
+    Ok(())
 }
 
 /// The registry host of an image reference, where it names one.
@@ -395,6 +436,39 @@ mod tests {
             Kind::Usage
         );
         assert_eq!(refused(|s| s.setup.push("a\0b".into())), Kind::Usage);
+    }
+
+    #[test]
+    fn no_text_is_longer_than_it_can_mean_something() {
+        let long = || "x".repeat(TEXT + 1);
+        assert_eq!(refused(|s| s.project = "x".repeat(NAME + 1)), Kind::Usage);
+        assert_eq!(refused(|s| s.branch = "x".repeat(NAME + 1)), Kind::Usage);
+        assert_eq!(refused(|s| s.patches = vec!["x".repeat(NAME + 1)]), Kind::Usage);
+        assert_eq!(refused(|s| s.patches = vec!["p".into(); MOST + 1]), Kind::Usage);
+        assert_eq!(refused(|s| s.sources[0].reference = Some("x".repeat(NAME + 1))), Kind::Usage);
+        assert_eq!(refused(|s| s.sources[0].repo = long()), Kind::Usage);
+        assert_eq!(refused(|s| s.opt[0].url = format!("file:///{}", long())), Kind::Usage);
+        assert_eq!(refused(|s| s.mounts[0].source = format!("/{}", long())), Kind::Usage);
+        assert_eq!(refused(|s| s.setup.push(long())), Kind::Usage);
+        assert_eq!(refused(|s| s.ready = Some(long())), Kind::Usage);
+        assert_eq!(refused(|s| drop(s.env.insert("A".into(), long()))), Kind::Usage);
+        assert_eq!(refused(|s| drop(s.env.insert(long(), "x".into()))), Kind::Usage);
+        assert_eq!(
+            refused(|s| s.env = (0..=MOST_ENV).map(|i| (format!("A{i}"), "x".into())).collect()),
+            Kind::Usage
+        );
+        assert_eq!(refused(|s| drop(s.authorized_keys.insert("ann".into(), vec![long()]))), Kind::Usage);
+        assert_eq!(
+            refused(|s| s.authorized_keys = (0..=MOST).map(|i| (i.to_string(), vec![])).collect()),
+            Kind::Usage
+        );
+        for line in ["9.2\n", "\u{1b}[2J"] {
+            assert_eq!(refused(|s| s.branch = line.into()), Kind::Usage, "{line:?}");
+            assert_eq!(refused(|s| s.project = line.into()), Kind::Usage, "{line:?}");
+            assert_eq!(refused(|s| s.patches = vec![line.into()]), Kind::Usage, "{line:?}");
+            assert_eq!(refused(|s| s.sources[0].repo = line.into()), Kind::Usage, "{line:?}");
+            assert_eq!(refused(|s| s.sources[0].reference = Some(line.into())), Kind::Usage, "{line:?}");
+        }
     }
 
     #[test]
