@@ -58,6 +58,8 @@ impl Engine {
         let short: String =
             image.trim_start_matches("sha256:").chars().filter(char::is_ascii_hexdigit).take(12).collect();
         let name = format!("moorage-look-{short}");
+        // One name for all who look at the image: what a daemon that was killed left there goes first.
+        let _turn = self.probing.lock().await;
         self.remove(&name).await?;
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
