@@ -42,8 +42,10 @@ pub async fn make(
     };
     let made: Result<()> = made.await;
     if made.is_err() {
-        // The record may say by now that it is made.
-        host.records.put(name, record)?;
+        // The record may say by now that it is made. Where that cannot be mended, the container goes all the same.
+        if let Err(error) = host.records.put(name, record) {
+            tracing::warn!("{error:#}");
+        }
         undo::take_apart(host, record).await;
     }
     made

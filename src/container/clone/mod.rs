@@ -118,8 +118,9 @@ pub async fn prepare(
         }
         members.push(record);
     }
-    for record in &members {
-        host.records.put(record.spec.name.as_str(), record)?;
+    if let Err(error) = put_all(host, &members) {
+        undo(host, members.iter()).await;
+        return Err(error);
     }
     failpoint::reach("clone-recorded");
     let leases = tokio::select! {
@@ -138,10 +139,17 @@ pub async fn prepare(
         if let Some(cloned) = &mut record.cloned {
             cloned.group = group.clone();
         }
-        host.records.put(record.spec.name.as_str(), record)?;
+    }
+    if let Err(error) = put_all(host, &members) {
+        undo(host, members.iter()).await;
+        return Err(error);
     }
     failpoint::reach("clone-prepared");
     Ok(Group { root, _held: held, members: members.into_iter().zip(leases).collect() })
+}
+
+fn put_all(host: &Host, members: &[Record]) -> Result<()> {
+    members.iter().try_for_each(|record| host.records.put(record.spec.name.as_str(), record))
 }
 
 /// An address for each, where a DHCP server grants them. The first that it has none for ends the others.
