@@ -19,6 +19,7 @@ mod used;
 mod whole;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bollard::Docker;
@@ -44,6 +45,8 @@ pub const DRIVER: &str = "moorage";
 
 /// Seconds one request may take until its answer begins. Stopping a container waits for its init.
 const TIMEOUT: u64 = 300;
+/// For a request that is answered once the disk has done all of it. An engine that goes away ends it at once.
+const WHOLE_DISK: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What an engine says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +65,7 @@ pub struct Engine {
     docker: OnceCell<Docker>,
     /// Version and driver of the control groups; an engine has to be restarted to change them, and the host for one.
     groups: OnceCell<(Version, Driver)>,
-    /// Held while an image is looked into.
+    /// Held while an image is looked into, or a file of one is read.
     probing: Mutex<()>,
 }
 

@@ -51,7 +51,8 @@ impl Engine {
             .pause(false)
             .changes(&changes)
             .build();
-        let docker = self.docker().await?;
+        // It takes as long as the disk does for all that was ever written; given up, it would go on without us.
+        let docker = self.docker().await?.clone().with_timeout(super::WHOLE_DISK);
         let committed = docker.commit_container(options, ContainerConfig::default()).await;
         Ok(committed.map_err(|e| fault(e, doing))?.id)
     }
