@@ -19,7 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("opt", &["oci", "spec", "report", "state", "failpoint", "apart"]),
     // Speaks to registries, never to the engine, so that `opt` may use it.
     ("oci", &["spec", "report", "apart"]),
-    ("engine", &["spec", "report", "state"]),
+    ("engine", &["spec", "report", "state", "apart"]),
     // Programs of others: it knows what runs, not what for.
     ("service", &["report", "state"]),
     ("registry", &["service", "spec", "report", "state", "failpoint"]),

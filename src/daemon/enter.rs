@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use hyper_util::rt::TokioIo;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -197,13 +197,9 @@ async fn feed(mut input: SessionInput, mut queue: mpsc::UnboundedReceiver<Waits>
 
 /// Sends `number` to a process that runs inside; one that has ended is left alone.
 async fn signal(app: &App, id: &str, number: Signal) {
-    let Ok(Some(pid)) = app.host.engine.exec_pid(id).await else { return };
-    let send = || -> Option<()> {
-        let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-        pidfd_send_signal(&process, number).ok()
-    };
-    if send().is_none() {
-        tracing::debug!("process {pid} inside has ended before the signal");
+    let Ok(Some(process)) = app.host.engine.exec_process(id).await else { return };
+    if !process.signal(number) {
+        tracing::debug!("a process inside has ended before the signal");
     }
 }
 

@@ -215,14 +215,6 @@ impl Engine {
         Ok(answer.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(-1))
     }
 
-    /// The PID on this host of a process that runs inside.
-    pub async fn exec_pid(&self, exec: &str) -> Result<Option<i32>> {
-        let answer = self.docker().await?.inspect_exec(exec).await;
-        let answer = answer.map_err(|e| fault(e, "ask for a process inside"))?;
-        let running = answer.running.unwrap_or_default();
-        Ok(answer.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| running && *pid > 0))
-    }
-
     pub async fn resize(&self, exec: &str, columns: u16, rows: u16) -> Result<()> {
         let options = ResizeExecOptions { height: rows, width: columns };
         let docker = self.docker().await?;

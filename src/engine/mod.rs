@@ -10,6 +10,7 @@ mod exec;
 mod files;
 mod image;
 mod network;
+mod process;
 mod push;
 mod root;
 mod starts;
@@ -35,6 +36,7 @@ pub use exec::{Exec, Piece, Session, SessionInput, SessionOutput};
 pub use files::{File, Layers};
 pub use image::{Image, ImageFacts, PROBE};
 pub use network::{InUse, Network};
+pub use process::Process;
 pub use push::Pushing;
 pub use root::{Change, ROOTS, root_image};
 

@@ -2,11 +2,9 @@
 
 use anyhow::Result;
 use bollard::Docker;
-use bollard::models::ExecInspectResponse;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::Signal;
 
-use super::{Engine, fault};
+use super::{Engine, fault, process};
 
 /// A process inside that nobody waits for when this is dropped: it is told to end, and made to a little later.
 pub(super) struct Unfinished {
@@ -14,8 +12,8 @@ pub(super) struct Unfinished {
     exec: Option<String>,
 }
 
-/// How long a process may take to end when it is told to.
-const GRACE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+/// Seconds that a process may take to end when it is told to.
+const GRACE: i64 = 10;
 
 impl Unfinished {
     pub(super) fn new(docker: Docker, exec: String) -> Unfinished {
@@ -34,23 +32,15 @@ impl Drop for Unfinished {
     }
 }
 
-/// The process, while it runs.
-fn running(seen: &ExecInspectResponse) -> Option<Pid> {
-    let pid = seen.pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-    pid.filter(|_| seen.running == Some(true))
-}
-
 /// Tells the process to end, and makes it when it does not. Returns when it is gone.
 async fn end(docker: &Docker, exec: &str) {
     for signal in [Signal::TERM, Signal::KILL] {
-        let Ok(seen) = docker.inspect_exec(exec).await else { return };
-        let Some(pid) = running(&seen) else { return };
-        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+        let Ok(Some(process)) = process::find(docker, exec).await else { return };
         // The runtime makes it the leader of a session of its own, so its children are told as well.
-        let _ = kill_process_group(pid, signal);
-        // A pidfd is readable when the process has ended (pidfd_open(2)).
-        let ended = move || poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&GRACE));
-        let _ = tokio::task::spawn_blocking(ended).await;
+        process.signal_group(signal);
+        if let Err(error) = process.ended(GRACE).await {
+            tracing::warn!("{error:#}");
+        }
     }
 }
 
