@@ -276,16 +276,21 @@ fn a_certificate_is_renewed_and_a_server_dies_while_everybody_pulls() {
     assert!(slow.wait().unwrap().success());
     assert!(whole == noise, "another {} bytes", whole.len());
 
-    // Both are killed, which nobody notices but by waiting.
+    over.store(true, Ordering::Relaxed);
+    assert!(asking.join().unwrap() > 3);
+
+    // Both are killed. Nobody can save what they were answering; who comes once they are gone is only kept waiting.
     for keeper in &keepers {
         for pid in server_of(keeper).lines() {
+            let ended = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+            let ended = rustix::process::pidfd_open(ended, rustix::process::PidfdFlags::empty()).unwrap();
             root().run("kill", &["-9", pid.trim()]).ok();
+            let mut ended = [rustix::event::PollFd::new(&ended, rustix::event::PollFlags::IN)];
+            rustix::event::poll(&mut ended, None).unwrap();
         }
     }
     root().run("curl", &renewed).ok();
     place.log_in("ann", PASSWORD).ok();
-    over.store(true, Ordering::Relaxed);
-    assert!(asking.join().unwrap() > 3);
     assert_eq!(place.processes(), keepers);
 }
 
