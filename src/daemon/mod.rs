@@ -2,6 +2,7 @@
 //!
 //! It is not in the data path: stopping it disturbs no running container.
 
+mod begun;
 mod clones;
 mod doctor;
 mod enter;

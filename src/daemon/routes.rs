@@ -266,14 +266,9 @@ macro_rules! verb {
             caller: Caller,
             Path(typed): Path<String>,
         ) -> Answer<Response> {
-            let record = app.permitted(&caller, $action, &typed)?;
-            let name = record.spec.name.to_string();
-            let operation = app.operations.begin(&name, $verb, caller.account.uid).await?;
-            // Another operation may have ended between the look-up and ours.
-            let current = app.permitted_if_there(&caller, $action, &name)?.ok_or_else(|| {
-                Fault::new(Kind::NotFound, format!("{name} was removed just now")).next("list-containers")
-            })?;
-            let log = RunLog::open(&app.host.config.storage, &name, $verb, current.reader())?;
+            let (operation, current) = app.looked_up(&caller, $action, (&typed, $verb)).await?;
+            let log =
+                RunLog::open(&app.host.config.storage, current.spec.name.as_str(), $verb, current.reader())?;
             Ok(events::stream((operation.id.clone(), CancellationToken::new()), move |report| {
                 let report = log.tee(&report);
                 async move {

@@ -26,33 +26,6 @@ pub async fn list(State(app): State<Arc<App>>, _: Caller) -> Answer<Json<Vec<Sna
     Ok(Json(snapshot::all(&app.host)?))
 }
 
-/// Begins `verb` on a container of the caller's, with what was begun on it before brought to its end.
-async fn begun(
-    app: &App,
-    caller: &Caller,
-    typed: &str,
-    verb: &'static str,
-) -> anyhow::Result<(Operation, Record)> {
-    let (operation, record) = looked_up(app, caller, typed, verb).await?;
-    Ok((operation, settle(&app.host, &record).await?))
-}
-
-/// Begins `verb` on a container of the caller's, and answers its record as it is then.
-async fn looked_up(
-    app: &App,
-    caller: &Caller,
-    typed: &str,
-    verb: &'static str,
-) -> anyhow::Result<(Operation, Record)> {
-    let record = app.permitted(caller, Action::Operate, typed)?;
-    let name = record.spec.name.as_str();
-    let operation = app.operations.begin(name, verb, caller.account.uid).await?;
-    let current = app.permitted_if_there(caller, Action::Operate, name)?.ok_or_else(|| {
-        Fault::new(Kind::NotFound, format!("{name} was removed just now")).next("list-containers")
-    })?;
-    Ok((operation, current))
-}
-
 pub async fn take(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -61,7 +34,7 @@ pub async fn take(
 ) -> Answer<Response> {
     let request: SnapshotRequest = body(&bytes)?;
     let name = request.name.unwrap_or_else(|| SnapshotName::of_time(jiff::Timestamp::now()));
-    let (operation, source) = begun(&app, &caller, &typed, CLONE).await?;
+    let (operation, source) = app.begun(&caller, Action::Operate, (&typed, CLONE)).await?;
     let log = RunLog::open(&app.host.config.storage, source.spec.name.as_str(), "snapshot", source.reader())?;
     Ok(events::stream((operation.id.clone(), operation.cancel.clone()), move |report| {
         let report = log.tee(&report);
@@ -123,7 +96,7 @@ pub async fn restore(
     bytes: bytes::Bytes,
 ) -> Answer<Response> {
     let SnapshotNamed { snapshot: name } = body(&bytes)?;
-    let (operation, record) = begun(&app, &caller, &typed, "restore").await?;
+    let (operation, record) = app.begun(&caller, Action::Operate, (&typed, "restore")).await?;
     let key = snapshot::key(&record.spec.name, &name);
     let found = app.host.snapshots.get(&key)?.ok_or_else(|| snapshot::missing(&key))?;
     permit(&caller, Action::Operate, &found.of.spec.owner)?;
@@ -149,7 +122,7 @@ pub async fn recreate(
     bytes: bytes::Bytes,
 ) -> Answer<Response> {
     let request: RecreateRequest = body(&bytes)?;
-    let (operation, record) = looked_up(&app, &caller, &typed, "recreate").await?;
+    let (operation, record) = app.looked_up(&caller, Action::Operate, (&typed, "recreate")).await?;
     // Half made anew, from something that is no more: this is the way out.
     let record = match record.intent {
         Some(Intent::Anew { .. }) => record,

@@ -9,7 +9,7 @@ use super::App;
 use super::permit::Action;
 use super::routes::{Answer, body};
 use crate::api::{Collected, ContainerView, ResizeRequest, Resized, UnneededLayer};
-use crate::container::{Caller, blocking, resize as limits, roots, settle};
+use crate::container::{Caller, blocking, resize as limits, roots};
 use crate::report::{Fault, Kind};
 
 pub async fn unneeded(State(app): State<Arc<App>>, caller: Caller) -> Answer<Json<Vec<UnneededLayer>>> {
@@ -44,13 +44,7 @@ pub async fn resize(
     bytes: bytes::Bytes,
 ) -> Answer<Json<Resized>> {
     let request: ResizeRequest = body(&bytes)?;
-    let record = app.permitted(&caller, Action::Operate, &typed)?;
-    let name = record.spec.name.as_str();
-    let _operation = app.operations.begin(name, "resize", caller.account.uid).await?;
-    let current = app.permitted_if_there(&caller, Action::Operate, name)?.ok_or_else(|| {
-        Fault::new(Kind::NotFound, format!("{name} was removed just now")).next("list-containers")
-    })?;
-    let current = settle::settle(&app.host, &current).await?;
+    let (_operation, current) = app.begun(&caller, Action::Operate, (&typed, "resize")).await?;
     Ok(Json(limits::resize(&app.host, &current, &request).await?))
 }
 
