@@ -16,6 +16,7 @@ mod gate;
 mod interrupted;
 mod publish;
 mod rebuild;
+mod relay;
 mod repository;
 mod rpm;
 mod rpm_repository;

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::author::Author;
+use crate::relay::Relay;
 use crate::repository::{Repository, SUITE};
 
 /// A site with the base `local-1`, `small` on it, `top` on that, and `beside` on something else.
@@ -127,6 +128,7 @@ fn a_package_update_makes_exactly_the_images_above_it_new() {
 
     a_failing_test_promotes_nothing(&place);
     what_was_killed_is_gone_on_with(&place);
+    parents_get_their_names_first_and_who_is_killed_between_two_is_gone_on_with(&place);
 }
 
 /// The base's bytes on their way to the engine, and the steps of a build.
@@ -192,6 +194,35 @@ fn what_was_killed_is_gone_on_with(place: &Place) {
     }
     let left = place.engine.docker(&["ps", "--all", "--quiet", "--filter", "label=moorage.trial"]);
     assert_eq!(left, "", "trials were left");
+}
+
+fn parents_get_their_names_first_and_who_is_killed_between_two_is_gone_on_with(place: &Place) {
+    for (version, promoted) in [("1.5", 1), ("1.6", 2)] {
+        place.repository.publish(version);
+        let before = place.ids();
+        let engine = place.engine.directory.path();
+        let relay = Relay::holding(
+            &engine.join("socket"),
+            &engine.join(format!("relay{promoted}")),
+            "/tag?",
+            promoted,
+        );
+        let site = place.site.path().to_str().unwrap();
+        let mut command = place.engine.command(&["--site", site, "rebuild-images"]);
+        command.env("DOCKER_HOST", &relay.socket).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut running = command.spawn().unwrap();
+        relay.until_held();
+        running.kill().unwrap();
+        running.wait().unwrap();
+        // `local-1`, `small` and `top`, in this order; `beside` is none of them.
+        let renamed: Vec<bool> = before.iter().zip(place.ids()).map(|(one, two)| *one != two).collect();
+        assert_eq!(renamed, [true, promoted > 1, false, false]);
+        let (code, _, told) = place.moorage(&["rebuild-images"]);
+        assert_eq!(code, 0, "{told}");
+        assert!(!told.contains("Step "), "what was good is not built again: {told}");
+        assert_eq!((place.hello("top"), place.hello("small")), (version.into(), version.into()));
+        place.is_consistent();
+    }
 }
 
 #[test]
