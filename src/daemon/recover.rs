@@ -29,6 +29,9 @@ pub async fn recover(app: Arc<App>, stop: CancellationToken) {
             }
             false
         });
+        if nothing_left {
+            super::memory::trim();
+        }
         let pause = async {
             match nothing_left {
                 true => app.host.leftovers.notified().await,
