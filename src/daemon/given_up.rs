@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::App;
 use super::operations::RECOVERY;
+use crate::engine::Incarnation;
 
 /// Between two looks for the engine. It answers once it is done with all that it starts by itself.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -19,8 +20,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Starts them, as soon as the engine answers: once now, and whenever there is a new dockerd.
 pub async fn start(app: Arc<App>, stop: CancellationToken) {
     let mut engines = app.host.lan.engines();
+    let mut looked_after = None;
     loop {
-        while let Err(error) = attempt(&app).await {
+        while let Err(error) = attempt(&app, &mut looked_after).await {
             tracing::debug!("looking for what dockerd gave up waits: {error:#}");
             tokio::select! {
                 () = tokio::time::sleep(AGAIN) => {}
@@ -34,15 +36,21 @@ pub async fn start(app: Arc<App>, stop: CancellationToken) {
     }
 }
 
-async fn attempt(app: &Arc<App>) -> Result<()> {
+/// `looked_after`: for which dockerd this was done; whoever else calls the drivers is not one that is new.
+async fn attempt(app: &Arc<App>, looked_after: &mut Option<Incarnation>) -> Result<()> {
     // One that was just started may still be at work on what it found.
     app.host.engine.ping().await?;
+    let engine = app.host.engine.incarnation().await;
+    if engine.is_some() && engine == *looked_after {
+        return Ok(());
+    }
     app.host.lan.collect_stale().await;
     let given_up = app.host.engine.given_up().await?;
     tracing::info!("containers given up by dockerd: {}", given_up.len());
     for lost in given_up {
         start_one(app, &lost.name, &lost.why).await?;
     }
+    *looked_after = engine;
     Ok(())
 }
 

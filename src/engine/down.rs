@@ -45,7 +45,7 @@ impl Engine {
         let all = docker.list_containers(Some(options)).await.map_err(|e| fault(e, "list the containers"))?;
         // With live-restore nothing ends with its dockerd.
         let outlived = self.about().await?.live_restore;
-        let started = if outlived { None } else { self.started().await };
+        let started = if outlived { None } else { self.incarnation().await.and_then(Incarnation::since) };
         let networks = self.own_networks().await?;
         let mut given_up = Vec::new();
         for id in all.into_iter().filter_map(|seen| seen.id) {
@@ -67,30 +67,45 @@ impl Engine {
         Ok(ours.flat_map(|network| [network.name, network.id]).flatten().collect())
     }
 
-    /// When the dockerd that answers was started. None where that cannot be told.
-    async fn started(&self) -> Option<Timestamp> {
-        let started = async {
+    /// The dockerd that answers. None where it cannot be told.
+    pub async fn incarnation(&self) -> Option<Incarnation> {
+        let found = async {
             let stream = UnixStream::connect(&self.socket).await.context("connect to dockerd")?;
             // Whoever listens first: systemd, where it holds the socket.
             let pid = match stream.peer_cred()?.pid() {
                 Some(pid) if pid > 1 => pid,
                 _ => std::fs::read_to_string(PID_FILE).context(PID_FILE)?.trim().parse().context(PID_FILE)?,
             };
-            since(pid)
+            Incarnation::of(pid)
         };
-        let started: Result<Timestamp> = started.await;
-        started.map_err(|error| tracing::debug!("when dockerd was started: {error:#}")).ok()
+        let found: Result<Incarnation> = found.await;
+        found.map_err(|error| tracing::debug!("which process dockerd is: {error:#}")).ok()
     }
 }
 
-/// When a process was started, by the wall clock.
-fn since(pid: i32) -> Result<Timestamp> {
-    let path = format!("/proc/{pid}/stat");
-    let stat = std::fs::read_to_string(Path::new(&path)).context(path)?;
-    let ticks = start_ticks(&stat).context("what the kernel says of a process has changed its form")?;
-    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let up = SignedDuration::new(up.tv_sec, up.tv_nsec as i32);
-    Ok(Timestamp::now().checked_sub(up)?.checked_add(SignedDuration::from_millis(ticks * 1000 / TICKS))?)
+/// Which dockerd: its process among all that have had this number since boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Incarnation {
+    pid: i32,
+    /// When it was started: ticks from boot.
+    start: i64,
+}
+
+impl Incarnation {
+    fn of(pid: i32) -> Result<Incarnation> {
+        let path = format!("/proc/{pid}/stat");
+        let stat = std::fs::read_to_string(Path::new(&path)).context(path)?;
+        let start = start_ticks(&stat).context("what the kernel says of a process has changed its form")?;
+        Ok(Incarnation { pid, start })
+    }
+
+    /// When it was started, by the wall clock.
+    fn since(self) -> Option<Timestamp> {
+        let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let up = SignedDuration::new(up.tv_sec, up.tv_nsec as i32);
+        let after = SignedDuration::from_millis(self.start * 1000 / TICKS);
+        Timestamp::now().checked_sub(up).and_then(|boot| boot.checked_add(after)).ok()
+    }
 }
 
 /// Field 22 of proc(5)'s `stat`: ticks from boot to the process's start. Its name, in brackets, may be anything.
@@ -168,7 +183,8 @@ mod tests {
     fn a_process_says_when_it_was_started() {
         let stat = "42 (a) b) (c) S 1 42 42 0 -1 4194560 100 0 0 0 1 2 3 4 20 0 9 0 777 1000 50";
         assert_eq!(start_ticks(stat), Some(777));
-        let ago = Timestamp::now().duration_since(since(std::process::id() as i32).unwrap());
+        let ago = Timestamp::now()
+            .duration_since(Incarnation::of(std::process::id() as i32).unwrap().since().unwrap());
         assert!(ago >= SignedDuration::from_secs(-1) && ago < SignedDuration::from_hours(1), "{ago}");
     }
 }

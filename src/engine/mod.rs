@@ -32,6 +32,7 @@ use crate::report::{Fault, Kind};
 pub use cgroup::{Cgroups, Driver, Version, View};
 pub use container::{Create, Found, Init, Names, Place, Volume};
 pub use disk::{Disk, disks_of};
+pub use down::Incarnation;
 pub use exec::{Exec, Piece, Session, SessionInput, SessionOutput};
 pub use files::{File, Layers};
 pub use image::{Image, ImageFacts, PROBE};
