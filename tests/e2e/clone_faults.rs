@@ -305,4 +305,34 @@ mod alone {
             ann().moorage(&["remove-snapshot", &name, snapshot, "--yes"]).ok();
         }
     }
+
+    #[test]
+    fn a_store_that_is_full_while_it_is_cloned_says_so_and_loses_nothing() {
+        let scene = Scene::with_product("clonefull");
+        let _daemons = Daemons;
+        world("stop", "daemon");
+        let small = crate::support::small::Small::mounted("/opt/containers");
+        world("start", "daemon");
+        let made = scene.make(&ann(), &[]);
+        let name = made.name();
+        scene.inside(&ann(), &name, "echo kept >/opt/home/ann/kept").ok();
+        // All there is.
+        let rest = "/opt/containers/rest";
+        let fill = format!("mkdir {rest}; cat /dev/zero >{rest}/bytes 2>/dev/null || true; sync");
+        root().shell(&fill).ok();
+        try_clone(&name, &["--count", "2"]).ends(1).says("space").helps();
+        // Room for a log and a directory, and for nothing more: it is full in the middle.
+        root().shell(&format!("cd {rest}; truncate -s -$((2 * $(stat -f -c %S .))) bytes; sync")).ok();
+        try_clone(&name, &["--count", "2"]).ends(1).says("space").helps();
+        assert_eq!(scene.containers().len(), 1, "{:#?}", scene.containers());
+        assert_eq!(docker(&["inspect", "-f", "{{.State.Running}}", &name]), "true");
+        root().shell(&format!("rm -r {rest}")).ok();
+        ann().moorage(&["start-container", &name]).ok();
+        scene.ssh(&ann(), &made, "cat kept").ok().says("kept");
+        assert_eq!(names(&clone(&name, &["--count", "2"])).len(), 2);
+        scene.remove_all();
+        scene.nothing_left();
+        world("stop", "daemon");
+        drop(small);
+    }
 }

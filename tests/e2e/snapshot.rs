@@ -216,6 +216,14 @@ mod alone {
             rustix::fs::getxattr(format!("{home}/old"), "security.capability", &mut value[..]).unwrap();
         assert_eq!(value[..length], capability);
         scene.ssh(&ann(), &again, "grep -q /opt/product/word /opt/product/say").ok();
+        // Somebody whom that root filesystem has never seen.
+        let of_bob = make(&bob(), &to, &wish).map_err(|said| said.whole()).unwrap();
+        let said =
+            scene.ssh(&bob(), &of_bob, "id -un; pwd; cat /etc/state; sudo cat /opt/home/ann/state").ok();
+        assert_eq!(said.stdout, "bob\n/opt/home/bob\nfirst\nfirst\n");
+        let absent = format!("oci://127.0.0.1:5000/snapshots/{}:absent", scene.project);
+        make(&ann(), &absent, "x").unwrap_err().ends(4).helps();
+        make(&ann(), "oci://registry.example/snapshots/siem:first", "x").unwrap_err().ends(6).helps();
         scene.remove_all();
         scene.nothing_left();
     }
