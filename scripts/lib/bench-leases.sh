@@ -162,30 +162,71 @@ ask_at_once() {
     [ "$(grep -l '"Address":"' "$MOORAGE_WORLD"/tmp/burst/* | wc -l)" = "$3" ] || fail "not all of $3 got an address"
 }
 
-# burst COUNT: so many new leases of a fresh network, asked for at once when the disk is at rest; the microseconds are in $took.
+# burst PARENT COUNT: so many new leases of a fresh network, asked for at once when the disk is at rest; the microseconds are
+# in $took.
 burst() {
     local id turn first=$number
-    network_on "$LAB_PARENT"
+    network_on "$1"
     id=$(network_id)
-    number=$((number + $1))
+    number=$((number + $2))
     settle
-    ask_at_once "$id" "$first" "$1"
+    ask_at_once "$id" "$first" "$2"
     for ((turn = first; turn < number; turn++)); do end_endpoint "$id" "burst-$turn"; done
     network_gone
 }
 
-lease_burst() {
-    local round number=5000 ours rounds=${MOORAGE_BENCH_ROUNDS:-7}
-    step "lease-burst: twenty leases asked for at once, against one"
+# bursts CASE PARENT ROUNDS: twenty against one; the ratios are in $ratios.
+bursts() {
+    local round ours number=5000
     ratios=()
     # The first of all finds caches cold.
-    burst 1
-    for ((round = 1; round <= rounds; round++)); do
-        burst 20
+    burst "$2" 1
+    for ((round = 1; round <= $3; round++)); do
+        burst "$2" 20
         ours=$took
-        burst 1
-        awk -v round="$round" -v ours="$ours" -v one="$took" 'BEGIN { printf "lease-burst %d: twenty %.3f s, one %.3f s, ratio %.2f\n", round, ours / 1e6, one / 1e6, ours / one }'
+        burst "$2" 1
+        awk -v name="$1" -v round="$round" -v ours="$ours" -v one="$took" \
+            'BEGIN { printf "%s %d: twenty %.3f s, one %.3f s, ratio %.2f\n", name, round, ours / 1e6, one / 1e6, ours / one }'
         ratios+=("$(awk -v ours="$ours" -v one="$took" 'BEGIN { print ours / one }')")
     done
+}
+
+# A LAN on mo-burst whose server pings each address before it offers it, many at a time: ISC's dhcpd as it comes.
+pinging_lan() {
+    local directory=$MOORAGE_WORLD/tmp/dhcpd
+    ip netns add bench-dhcpd
+    ip link add mo-burst type veth peer name lan0 netns bench-dhcpd
+    ip address add 10.88.0.2/24 dev mo-burst
+    ip link set mo-burst up
+    ip -n bench-dhcpd address add 10.88.0.1/24 dev lan0
+    ip -n bench-dhcpd link set lan0 up
+    mkdir -p "$directory"
+    : >"$directory/leases"
+    printf '%s\n' 'authoritative;' 'ddns-update-style none;' \
+        'subnet 10.88.0.0 netmask 255.255.255.0 { range 10.88.0.16 10.88.0.250; }' >"$directory/dhcpd.conf"
+    # A copy: some hosts confine the program at its own place to its own files.
+    cp /usr/sbin/dhcpd "$directory/dhcpd"
+    ip netns exec bench-dhcpd "$directory/dhcpd" -4 -f -q -user root -group root -cf "$directory/dhcpd.conf" \
+        -lf "$directory/leases" -pf "$directory/pid" lan0 >>"$log" 2>&1 &
+    pinging=$!
+    until_answers 20 "dhcpd" test -s "$directory/pid"
+}
+
+pinging_lan_gone() {
+    kill "$pinging"
+    wait "$pinging" || true
+    ip netns del bench-dhcpd
+    rm -r "$MOORAGE_WORLD/tmp/dhcpd"
+}
+
+lease_burst() {
+    local pinging rounds=${MOORAGE_BENCH_ROUNDS:-7}
+    step "lease-burst: twenty leases asked for at once, against one; the server pings an address before it offers it"
+    pinging_lan
+    bursts lease-burst mo-burst "$rounds"
+    pinging_lan_gone
     verdict lease-burst 1.50 "$(median "${ratios[@]}")"
+    step "lease-burst-at-once: the same, with a server that answers at once (for comparison, no goal)"
+    bursts lease-burst-at-once "$LAB_PARENT" "$rounds"
+    say "lease-burst-at-once: ratio $(median "${ratios[@]}")"
 }
