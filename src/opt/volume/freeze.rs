@@ -76,8 +76,9 @@ impl Store {
         // Whether it went well or not: what is on disk decides how it goes on.
         let brought = self.bring_back_locked(name, record);
         drop(changing);
+        let brought = brought.map(|remains| remains.remove_or_leave(name));
         frozen.map_err(|e| self.explain(e))?;
-        brought?.remove_or_leave(name);
+        brought?;
         self.settle_later();
         Ok(stack)
     }
@@ -108,9 +109,9 @@ impl Store {
         let restacked = restack().with_context(|| format!("give the volume {name} other layers"));
         let brought = self.bring_back_locked(name, self.record(name)?);
         drop(changing);
+        let brought = brought.map(|remains| remains.remove_or_leave(name));
         restacked.map_err(|e| self.explain(e))?;
-        brought?.remove_or_leave(name);
-        Ok(())
+        brought
     }
 
     /// Has a volume as its record says: a freeze that was interrupted is completed or undone, the upper directories of before
