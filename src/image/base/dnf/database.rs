@@ -1,5 +1,5 @@
 //! The time of day in rpm's database: each package's header says when it was installed, and the same packages would make
-//! another image each time.
+//! another image each time. So they would in another order, which is that of their installation.
 
 use anyhow::{Result, ensure};
 
@@ -13,9 +13,10 @@ const ENTRY: usize = 16;
 const TIMES: [u32; 2] = [1008, 1128];
 const INT32: u32 = 4;
 
-/// Gives every header in the export the time `epoch`. These tags are not part of what a header's digest is over.
-pub(super) fn settle(export: &mut [u8], epoch: u32) -> Result<()> {
-    let mut at = 0;
+/// Gives every header in the export the time `epoch`, and puts them in order, whatever dnf installed first. These tags are not
+/// part of what a header's digest is over.
+pub(super) fn settle(mut export: Vec<u8>, epoch: u32) -> Result<Vec<u8>> {
+    let (mut at, mut places) = (0, Vec::new());
     while at < export.len() {
         let header = &mut export[at..];
         ensure!(header.len() >= HEAD && header[..4] == MAGIC, "byte {at} of rpm's database begins no header");
@@ -36,9 +37,12 @@ pub(super) fn settle(export: &mut [u8], epoch: u32) -> Result<()> {
                 header[value..value + 4].copy_from_slice(&epoch.to_be_bytes());
             }
         }
+        places.push(at..at + data + size);
         at += data + size;
     }
-    Ok(())
+    let mut headers: Vec<&[u8]> = places.into_iter().map(|place| &export[place]).collect();
+    headers.sort_unstable();
+    Ok(headers.concat())
 }
 
 /// Big endian, at `at`, which is inside.
@@ -62,25 +66,25 @@ mod tests {
     }
 
     #[test]
-    fn only_the_times_are_settled() {
+    fn only_the_times_and_the_order_are_settled() {
         let (name, times) = ((1000, 6, 0, 1), (1008, INT32, 4, 1));
         let one = header(&[name, times, (1128, INT32, 8, 1)], b"one\0\x01\x02\x03\x04\x05\x06\x07\x08rest");
         let two = header(&[times], b"abcd\x01\x02\x03\x04");
-        let mut export = [one, two].concat();
-        settle(&mut export, 0x0a0b_0c0d).unwrap();
+        let settled = settle([one, two].concat(), 0x0a0b_0c0d).unwrap();
         let time = b"\x0a\x0b\x0c\x0d";
         let one = header(&[name, times, (1128, INT32, 8, 1)], &[b"one\0", &time[..], time, b"rest"].concat());
         let two = header(&[times], &[b"abcd", &time[..]].concat());
-        assert_eq!(export, [one, two].concat());
+        assert_eq!(settled, [two.clone(), one.clone()].concat());
+        assert_eq!(settle([two, one].concat(), 0x0a0b_0c0d).unwrap(), settled);
     }
 
     #[test]
     fn what_is_no_export_is_refused() {
-        assert!(settle(&mut [0; 40], 1).is_err());
-        assert!(settle(&mut header(&[(1008, INT32, 9, 1)], b"abcd"), 1).is_err());
+        assert!(settle(vec![0; 40], 1).is_err());
+        assert!(settle(header(&[(1008, INT32, 9, 1)], b"abcd"), 1).is_err());
         let mut cut = header(&[], b"abcd");
         cut.pop();
-        assert!(settle(&mut cut, 1).is_err());
-        settle(&mut [], 1).unwrap();
+        assert!(settle(cut, 1).is_err());
+        assert!(settle(Vec::new(), 1).unwrap().is_empty());
     }
 }

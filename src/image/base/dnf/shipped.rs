@@ -73,9 +73,9 @@ impl Prepared {
     /// See [`database::settle`].
     pub fn settle(&self, epoch: u64) -> Result<()> {
         let path = self.directory.join("headers");
-        let mut export = std::fs::read(&path).context("read rpm's database")?;
-        database::settle(&mut export, u32::try_from(epoch).context("the epoch")?)?;
-        std::fs::write(&path, export).context("write rpm's database")
+        let export = std::fs::read(&path).context("read rpm's database")?;
+        let settled = database::settle(export, u32::try_from(epoch).context("the epoch")?)?;
+        std::fs::write(&path, settled).context("write rpm's database")
     }
 
     /// A password's last change (shadow(5), days since 1970) is no later than the epoch.
