@@ -24,7 +24,11 @@ impl std::ops::Deref for Place {
 
 impl Place {
     fn new() -> Place {
-        let place = Place { author: Author::new(), repository: RpmRepository::new() };
+        Place::with(RpmRepository::new())
+    }
+
+    fn with(repository: RpmRepository) -> Place {
+        let place = Place { author: Author::new(), repository };
         place.base("hello");
         place.repo(&place.repository.path().display().to_string(), "gpgcheck=1");
         place.key("KEY-local");
@@ -104,6 +108,36 @@ fn a_base_of_the_rpm_family_and_what_is_above_it() {
     assert_eq!(place.ok(&["rebuild-images"]), "");
 
     what_cannot_be_verified_is_not_made(&place);
+}
+
+/// EL 8's rpm knows no other database.
+#[test]
+#[ignore = "needs the package mirror and minutes: scripts/test --soak"]
+fn a_base_whose_packages_are_in_berkeley_db_is_the_same_byte_for_byte() {
+    let place = Place::with(RpmRepository::with_berkeley_db());
+    place.ok(&["make-base-image", "el-1"]);
+    let base = place.id("el-1");
+    let lock = place.site.path().join("containerauthor/bases/el-1.lock");
+    place.ok(&["make-base-image", "el-1", "--refresh", "--lock", lock.to_str().unwrap()]);
+    assert_eq!(place.id("el-1"), base, "made anew");
+    place.engine.docker(&["rmi", "--force", "moorage/el-1:latest"]);
+    place.ok(&["make-base-image", "el-1"]);
+    assert_eq!(place.id("el-1"), base, "made from its lock");
+
+    // It is a database, with these packages in it, to whoever reads such.
+    place.engine.docker(&["create", "--name", "look", "--network", "none", "moorage/el-1:latest", "true"]);
+    let to = place.site.path().join("copied");
+    place.engine.docker(&["cp", "look:/var/lib/rpm", to.to_str().unwrap()]);
+    assert!(to.join("Packages").is_file() && !to.join("rpmdb.sqlite").exists());
+    let asked = |question: &[&str]| {
+        let mut rpm = std::process::Command::new("rpm");
+        rpm.args(["--define", "_db_backend bdb_ro", "--dbpath", to.to_str().unwrap()]).args(question);
+        let said = rpm.args(["--qf", "%{NAME} "]).output().unwrap();
+        String::from_utf8_lossy(&said.stdout).into_owned()
+    };
+    let all = asked(&["-qa"]);
+    assert!(all.contains("hello ") && all.contains("basefiles "), "{all}");
+    assert_eq!(asked(&["-q", "--whatprovides", "/bin/sh"]), "basefiles ");
 }
 
 fn what_cannot_be_verified_is_not_made(place: &Place) {

@@ -34,11 +34,21 @@ A test's.
 ";
 
 impl RpmRepository {
+    /// With dnf and rpm of Debian 12, whose rpm keeps packages in SQLite, as EL 9's does.
     pub fn new() -> RpmRepository {
+        RpmRepository::of("bookworm", "debian-12")
+    }
+
+    /// With dnf and rpm of Debian 11, whose rpm keeps packages in Berkeley DB, as EL 8's does.
+    pub fn with_berkeley_db() -> RpmRepository {
+        RpmRepository::of("bullseye", "debian-11")
+    }
+
+    fn of(suite: &str, base: &str) -> RpmRepository {
         let repository = RpmRepository { directory: tempfile::tempdir().unwrap() };
         let root = repository.directory.path();
         std::fs::set_permissions(root, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/roles/common/repos/debian-12/debian.sources");
+        let sources = format!("{}/roles/common/repos/{base}/debian.sources", env!("CARGO_MANIFEST_DIR"));
         // rpm of Debian 12 reads RSA keys without further ado.
         shell(
             root,
@@ -49,7 +59,7 @@ impl RpmRepository {
                  gpg --batch --quiet --passphrase '' --quick-generate-key other@localhost rsa3072 sign never
                  gpg --batch --quiet --export --armor other@localhost >KEY-other
                  gpg --batch --quiet --export --armor local@localhost >KEY-local
-                 mmdebstrap --quiet --variant=minbase --include=dnf,rpm bookworm tools.tar {sources}
+                 mmdebstrap --quiet --variant=minbase --include=dnf,rpm {suite} tools.tar {sources}
                  tar -C tools -xf tools.tar --exclude=./dev --exclude=./proc --exclude=./sys --exclude=./usr/share/doc \\
                      --exclude=./usr/share/locale --exclude=./usr/share/man --exclude=./var/cache --exclude=./var/lib/apt
                  rm tools.tar

@@ -4,6 +4,7 @@
 
 mod address;
 mod apart;
+mod berkeley;
 mod database;
 mod prepared;
 mod repos;
@@ -123,6 +124,7 @@ pub(super) async fn bootstrap(
     if !ended.status.success() {
         return Err(failed(definition, "the distribution's rpm", ended));
     }
+    prepared.settle_files()?;
     prepared.shadow(definition.epoch)?;
     shipped::pack(&prepared.stage0.join("out"), &work.root(), definition.epoch).await?;
     Ok(made)

@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
-use super::database;
 use super::prepared::Prepared;
+use super::{berkeley, database};
 use crate::image::base::lock::Made;
 use crate::spec::Digest;
 
@@ -76,6 +76,28 @@ impl Prepared {
         let export = std::fs::read(&path).context("read rpm's database")?;
         let settled = database::settle(export, u32::try_from(epoch).context("the epoch")?)?;
         std::fs::write(&path, settled).context("write rpm's database")
+    }
+
+    /// The files of the new database, see [`berkeley::settle`].
+    pub fn settle_files(&self) -> Result<()> {
+        let out = self.stage0.join("out").canonicalize().context("look at the base")?;
+        let named =
+            std::fs::read_to_string(self.directory.join("dbpath")).context("where rpm's database is")?;
+        let path = out.join(named.trim().trim_start_matches('/'));
+        let path = path.canonicalize().with_context(|| format!("look at {}", path.display()))?;
+        // A link of a package's leads anywhere on this host.
+        anyhow::ensure!(path.starts_with(&out), "rpm's database is outside of the base: {}", path.display());
+        for entry in std::fs::read_dir(&path).context("look at rpm's database")? {
+            let file = entry.context("look at rpm's database")?;
+            if !file.file_type().context("look at rpm's database")?.is_file() {
+                continue;
+            }
+            let mut bytes = std::fs::read(file.path()).context("read rpm's database")?;
+            if berkeley::settle(&mut bytes, &file.file_name().to_string_lossy()) {
+                std::fs::write(file.path(), bytes).context("write rpm's database")?;
+            }
+        }
+        Ok(())
     }
 
     /// A password's last change (shadow(5), days since 1970) is no later than the epoch.
