@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use super::beneath::{self, Inner};
 use super::copy;
 use super::frozen::Frozen;
+use super::held::Held;
 use super::layer::unused;
 use super::layer_id::LayerId;
 use super::mounts;
@@ -30,8 +31,9 @@ const MOST_ARCHIVES: usize = 16;
 
 impl Store {
     /// A shorter stack that shows the same as `layers` (lowest first). What is new of it is on disk when this returns. Takes
-    /// as long as copying what was ever written into the volume, less where the filesystem shares blocks.
-    pub fn flatten(&self, name: &str, layers: &[LayerId]) -> Result<Vec<LayerId>> {
+    /// as long as copying what was ever written into the volume, less where the filesystem shares blocks. No volume has the
+    /// new layer yet: it is there for as long as it is held.
+    pub fn flatten(&self, name: &str, layers: &[LayerId]) -> Result<(Vec<LayerId>, Held)> {
         let mut kept = 0;
         while kept < layers.len() && self.layers.is_archive(&layers[kept])? {
             kept += 1;
@@ -41,9 +43,10 @@ impl Store {
         }
         let (base, over) = layers.split_at(kept);
         if over.len() < 2 {
-            return Ok(layers.to_owned());
+            return Ok((layers.to_owned(), Held::default()));
         }
         let new = LayerId::unused();
+        let held = self.layers.hold_new(&new);
         let (work, tree) = (unused(), unused());
         let partial = self.layers.place("partial")?;
         let make = || -> Result<()> {
@@ -78,7 +81,7 @@ impl Store {
         }
         made.with_context(|| format!("make one layer of {} of {name}", over.len()))
             .map_err(|e| self.explain(e))?;
-        Ok(base.iter().cloned().chain([new]).collect())
+        Ok((base.iter().cloned().chain([new]).collect(), held))
     }
 
     /// Mounts layers, lowest first, as one read-only tree.

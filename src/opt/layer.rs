@@ -205,6 +205,13 @@ impl Layers {
         Ok(self.has(layer)?.then(|| self.holds.hold(layer)))
     }
 
+    /// Keeps a layer that is about to be made from being collected, from its first moment on.
+    pub fn hold_new(&self, layer: &LayerId) -> Held {
+        // Whoever collects has asked what is held before, or sees it.
+        let _changing = self.changing();
+        self.holds.hold(layer)
+    }
+
     /// The digest of a file that has been read before and has not changed since.
     pub fn digest_of(&self, identity: &Identity) -> Result<Option<Digest>> {
         let known = self.files.get(&identity.key())?;

@@ -178,13 +178,16 @@ fn a_stack_is_made_shorter_and_nobody_sees_it() {
         freeze(&world, "siem");
     }
     let (before, layers) = (seen_in(&world, "siem"), world.store.layers_of("siem").unwrap());
-    let flat = world.store.flatten("siem", &layers).unwrap();
+    let (flat, held) = world.store.flatten("siem", &layers).unwrap();
     assert_eq!((layers.len(), flat.len()), (6, 3));
+    // Nobody has the new one yet.
+    assert_eq!(world.store.collect(|| Ok(Needs::default()), true).unwrap(), 0);
     // The archives stay shared.
     assert_eq!(flat[..2], [low.id(), high.id()]);
     assert_eq!(world.partial(), [] as [PathBuf; 0]);
     fork(&world, "flat", &flat);
     same(&before, &seen_in(&world, "flat"));
+    drop(held);
     // Under an upper directory that was made over the high stack.
     change(&world.merged("siem"), 4);
     let before = seen_in(&world, "siem");
@@ -196,7 +199,8 @@ fn a_stack_is_made_shorter_and_nobody_sees_it() {
         change(&world.merged("siem"), round);
         let before = seen_in(&world, "siem");
         let layers = freeze(&world, "siem");
-        world.store.restack("siem", world.store.flatten("siem", &layers).unwrap()).unwrap();
+        let (flat, _held) = world.store.flatten("siem", &layers).unwrap();
+        world.store.restack("siem", flat).unwrap();
         same(&before, &seen_in(&world, "siem"));
     }
 }
@@ -211,7 +215,7 @@ fn a_stack_without_an_archive_is_made_shorter_too() {
         freeze(&world, "siem");
     }
     let (before, layers) = (seen_in(&world, "siem"), world.store.layers_of("siem").unwrap());
-    let flat = world.store.flatten("siem", &layers).unwrap();
+    let (flat, _held) = world.store.flatten("siem", &layers).unwrap();
     assert_eq!(flat.len(), 1);
     world.store.restack("siem", flat).unwrap();
     same(&before, &seen_in(&world, "siem"));

@@ -41,7 +41,7 @@ pub async fn take(
     let name = source.spec.name.as_str();
     let runs = lifecycle::engine_container(host, source).await?.running;
     // What takes long is done before it is stopped.
-    let lowers = lowers(host, source, report).await?;
+    let (lowers, _held) = lowers(host, source, report).await?;
     if cancel.is_cancelled() {
         return Err(interrupted(name).into());
     }
@@ -61,18 +61,19 @@ pub async fn take(
     Ok(Taken { stopped_ms, ..Taken::of_snapshot(host, layers).await? })
 }
 
-/// The layers below the source's own directory; made fewer where they are many.
-async fn lowers(host: &Host, source: &Record, report: &Reporter) -> Result<Vec<LayerId>> {
+/// The layers below the source's own directory; made fewer where they are many. What is new of them is to be held until
+/// the source has it.
+async fn lowers(host: &Host, source: &Record, report: &Reporter) -> Result<(Vec<LayerId>, Held)> {
     let (opt, volume, report) = (host.opt.clone(), source.opt_volume().to_owned(), report.clone());
     build::blocking(move || {
         let layers = opt.layers_of(&volume)?;
         if !Store::is_high(&layers) {
-            return Ok(layers);
+            return Ok((layers, Held::default()));
         }
         report.begin("flatten", format!("making one layer of the {} of {volume}", layers.len()));
-        let flat = opt.flatten(&volume, &layers)?;
+        let (flat, held) = opt.flatten(&volume, &layers)?;
         report.end("flatten", format!("{volume} has {} layer(s)", flat.len()));
-        Ok(flat)
+        Ok((flat, held))
     })
     .await
 }
