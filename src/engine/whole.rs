@@ -14,6 +14,15 @@ use crate::report::{Fault, Kind};
 /// A root filesystem over so many layers is written anew as one.
 const MOST_LAYERS: usize = 64;
 
+/// What an image of one layer has in place of its configuration's stop signal.
+const STOP_SIGNAL: &str = "moorage.stop-signal";
+
+/// The signal that ends what an image starts, if it says one.
+pub(super) fn stop_signal(config: &ImageConfig) -> Option<String> {
+    let labels = config.labels.as_ref();
+    config.stop_signal.clone().or_else(|| labels?.get(STOP_SIGNAL).cloned())
+}
+
 impl Engine {
     /// Whether the image of a container has so many layers that one more should not be put onto it.
     pub(super) async fn is_high(&self, container: &str) -> Result<bool> {
@@ -71,14 +80,15 @@ fn changes(config: &ImageConfig, labels: &[(&str, &str)]) -> Vec<String> {
             lines.push(format!("ENV {name}={}", quoted(value)));
         }
     }
-    // An import takes no stop signal; containers with an init of their own are told theirs when they are made.
     let plain = [("WORKDIR", &config.working_dir), ("USER", &config.user)];
     for (word, value) in plain {
         lines.extend(value.as_ref().filter(|value| !value.is_empty()).map(|value| format!("{word} {value}")));
     }
     lines.extend(config.volumes.as_ref().filter(|v| !v.is_empty()).map(|v| format!("VOLUME {}", json(v))));
     lines.extend(config.exposed_ports.iter().flatten().map(|port| format!("EXPOSE {port}")));
-    let own: HashMap<String, String> = config.labels.clone().unwrap_or_default();
+    let mut own: HashMap<String, String> = config.labels.clone().unwrap_or_default();
+    // An import takes none.
+    own.extend(config.stop_signal.clone().map(|signal| (STOP_SIGNAL.to_owned(), signal)));
     let own = own.iter().filter(|(name, _)| !labels.iter().any(|(other, _)| name == other));
     let mut all: Vec<(&str, &str)> = own.map(|(name, value)| (name.as_str(), value.as_str())).collect();
     all.extend(labels);
@@ -112,6 +122,7 @@ mod tests {
             labels: Some(
                 [("moorage.root".to_owned(), "old".to_owned()), ("z".to_owned(), "kept".to_owned())].into(),
             ),
+            stop_signal: Some("SIGRTMIN+4".into()),
             ..ImageConfig::default()
         };
         assert_eq!(
@@ -121,6 +132,7 @@ mod tests {
                 r#"ENV PATH="/bin:/sbin""#,
                 r#"ENV ODD="a \$b \"c\" \\d""#,
                 r#"LABEL "moorage.root"="new""#,
+                r#"LABEL "moorage.stop-signal"="SIGRTMIN+4""#,
                 r#"LABEL "z"="kept""#,
             ]
         );

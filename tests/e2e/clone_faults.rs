@@ -191,7 +191,8 @@ fn a_container_made_anew_of_another_image_keeps_what_it_is() {
 fn a_root_filesystem_of_many_layers_becomes_one() {
     let scene = Scene::new("deeproot");
     let layers: Vec<String> = (0..64).map(|number| format!("COPY file /layers/{number}")).collect();
-    let image = image(&scene, "deep", &format!("ENV ODD=\"a b\"\n{}", layers.join("\n")));
+    let image =
+        image(&scene, "deep", &format!("ENV ODD=\"a b\"\nSTOPSIGNAL SIGRTMIN+4\n{}", layers.join("\n")));
     ann().public_key();
     scene.knows(&ann());
     let words = ["make-os-container", &image, "--name", &scene.project, "--site", scene.site(), "--yes"];
@@ -214,6 +215,9 @@ fn a_root_filesystem_of_many_layers_becomes_one() {
     // And on from there.
     let third = names(&clone(&two, &["--name", &format!("{}-three", scene.project)])).remove(0);
     assert_eq!(count(&third), "2");
+    for one in [&name, &two, &third] {
+        assert_eq!(docker(&["inspect", "-f", "{{.Config.StopSignal}}", one]), "SIGRTMIN+4");
+    }
     scene.remove_all();
     docker(&["rmi", &image]);
 }
