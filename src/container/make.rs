@@ -93,7 +93,7 @@ fn interrupted(name: &str) -> Fault {
 /// The container exists: with the same specification it is started, and made anew in the engine if that lost it.
 async fn again(host: &Host, mut record: Record, make: &Make) -> Result<Record> {
     let name = record.spec.name.to_string();
-    let differences = diff::differences(&record.spec, &make.request.spec);
+    let differences = diff::differences(&record.as_made(), &make.request.spec);
     if !differences.is_empty() {
         let mut fault = Fault::new(Kind::Differs, format!("{name} exists with another specification"))
             .next(format!("remove-container {name}, or choose another --name"));
@@ -275,6 +275,7 @@ pub(super) async fn record_of(host: &Host, spec: ContainerSpec, caller: &Caller)
         intent: Some(Intent::Make),
         root: None,
         lent: None,
+        made_with: None,
         cloned: None,
         people,
         gid,

@@ -40,9 +40,20 @@ pub struct Record {
     /// What its limits go back to, and when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lent: Option<Lent>,
+    /// The limits it was made with, where others were set since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_with: Option<Limits>,
     /// What it was cloned from, where it is a clone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloned: Option<Cloned>,
+}
+
+impl Record {
+    /// What was asked for when it was made: whoever asks for the same again has it already.
+    pub fn as_made(&self) -> ContainerSpec {
+        let limits = self.made_with.as_ref().unwrap_or(&self.spec.limits).clone();
+        ContainerSpec { limits, ..self.spec.clone() }
+    }
 }
 
 /// Limits that hold for a time only.

@@ -73,6 +73,7 @@ async fn set(host: &Host, record: &Record, wanted: Record) -> Result<Resized> {
 fn wanted(record: &Record, request: &ResizeRequest) -> Record {
     let mut wanted = record.clone();
     let now = &record.spec.limits;
+    wanted.made_with.get_or_insert_with(|| record.lent.as_ref().map_or(now, |lent| &lent.before).clone());
     wanted.lent = match (request.until, &record.lent) {
         (Some(until), lent) => {
             let before = lent.as_ref().map_or(now, |lent| &lent.before).clone();
@@ -110,6 +111,10 @@ mod tests {
         assert_eq!(again.lent.as_ref().unwrap().before, limits(Some(10), None));
         let for_ever = wanted(&again, &asked(None, Some(50), None));
         assert_eq!(for_ever.spec.limits, limits(Some(30), Some(50)));
-        assert_eq!(for_ever.lent.unwrap().before, limits(Some(10), Some(50)));
+        assert_eq!(for_ever.lent.as_ref().unwrap().before, limits(Some(10), Some(50)));
+        // It is still the container that was asked for.
+        for resized in [lent, again, for_ever] {
+            assert_eq!(resized.as_made(), record.spec);
+        }
     }
 }

@@ -24,6 +24,9 @@ fn limits_change_at_once_and_stay() {
     ann().moorage(&["recreate-container", &name, "--yes"]).ok();
     let now = docker(&["inspect", "-f", limits, &name]);
     assert!(now.starts_with(&format!("{} 900 512 ", 1 << 30)), "{now}");
+    // It is still the one that was asked for, and keeps its limits.
+    assert_eq!(scene.make(&ann(), &[]).name(), name);
+    assert_eq!(docker(&["inspect", "-f", limits, &name]), now);
     ann().moorage(&["resize-container", &name]).ends(2).helps();
     ann().moorage(&["resize-container", &name, "--pids", "0"]).ends(2);
     bob().moorage(&["resize-container", &name, "--pids", "10"]).ends(6).helps();
