@@ -14,7 +14,9 @@ pub fn by_role(command: Command) -> Command {
         let about = role.get_about().map(ToString::to_string).unwrap_or_default();
         verbs.push_str(&format!("{}: {about}\n", role.get_name()));
         for verb in role.get_subcommands() {
-            verbs.push_str(&line(verb));
+            if !verb.is_hide_set() {
+                verbs.push_str(&line(verb));
+            }
             of_a_role.push(verb.get_name().to_owned());
         }
         verbs.push('\n');
