@@ -16,6 +16,8 @@ use crate::spec::Digest;
 
 /// Where the server's word for this state of the archive is kept: a strong ETag, or a date (RFC 9110, 13.1.5).
 const VALIDATOR: &str = "trusted.moorage.validator";
+/// The length of the whole archive, bytes, as the server has said it: decimal digits.
+const LENGTH: &str = "trusted.moorage.length";
 
 /// The file of one archive. One fetch at a time has it.
 pub struct Spool {
@@ -69,7 +71,7 @@ impl Spool {
         self.stale.store(false, Ordering::Relaxed);
         self.have.store(0, Ordering::Release);
         self.file.set_len(0).with_context(|| format!("empty {}", self.path.display()))?;
-        self.set_validator(None);
+        self.describe(None, None);
         Ok(())
     }
 
@@ -83,16 +85,32 @@ impl Spool {
     }
 
     pub fn validator(&self) -> Option<String> {
-        let value = xattr::FileExt::get_xattr(&self.file, VALIDATOR).ok()??;
+        self.word(VALIDATOR)
+    }
+
+    /// Whether all of the archive is here, by what the server has said of it.
+    pub fn is_whole(&self) -> bool {
+        let length = self.word(LENGTH).and_then(|length| length.parse::<u64>().ok());
+        length.is_some_and(|length| length > 0 && length == self.have())
+    }
+
+    /// Keeps what the server says of the archive. Where it cannot be kept, the digest alone says whether the bytes belong
+    /// together.
+    pub fn describe(&self, validator: Option<&str>, length: Option<u64>) {
+        self.keep(VALIDATOR, validator);
+        self.keep(LENGTH, length.map(|length| length.to_string()).as_deref());
+    }
+
+    fn word(&self, name: &str) -> Option<String> {
+        let value = xattr::FileExt::get_xattr(&self.file, name).ok()??;
         String::from_utf8(value).ok()
     }
 
-    /// Where it cannot be kept, the digest alone says whether the bytes belong together.
-    pub fn set_validator(&self, validator: Option<&str>) {
-        let kept = match validator {
-            Some(text) => xattr::FileExt::set_xattr(&self.file, VALIDATOR, text.as_bytes()),
-            None => match xattr::FileExt::get_xattr(&self.file, VALIDATOR) {
-                Ok(Some(_)) => xattr::FileExt::remove_xattr(&self.file, VALIDATOR),
+    fn keep(&self, name: &str, word: Option<&str>) {
+        let kept = match word {
+            Some(word) => xattr::FileExt::set_xattr(&self.file, name, word.as_bytes()),
+            None => match xattr::FileExt::get_xattr(&self.file, name) {
+                Ok(Some(_)) => xattr::FileExt::remove_xattr(&self.file, name),
                 _ => Ok(()),
             },
         };
@@ -152,19 +170,21 @@ mod tests {
         let digest = Digest([7; 32]);
         let spool = Spool::open(place.path(), &digest).unwrap();
         assert_eq!((spool.have(), spool.validator()), (0, None));
-        spool.set_validator(Some("\"v1\""));
+        spool.describe(Some("\"v1\""), Some(6));
         spool.append(b"one").unwrap();
+        assert!(!spool.is_whole());
         spool.append(b"two").unwrap();
         drop(spool);
         let spool = Spool::open(place.path(), &digest).unwrap();
         assert_eq!((spool.have(), spool.validator().as_deref()), (6, Some("\"v1\"")));
+        assert!(spool.is_whole());
         let mut bytes = [0; 3];
         assert_eq!(spool.read_at(&mut bytes, 3).unwrap(), 3);
         assert_eq!(&bytes, b"two");
         assert_eq!(all(place.path()).unwrap()[0].digest, digest.hex());
         spool.mark_stale();
         spool.clear().unwrap();
-        assert!(!spool.is_stale());
+        assert!(!spool.is_stale() && !spool.is_whole());
         assert_eq!((spool.have(), spool.validator()), (0, None));
         spool.remove().unwrap();
         spool.remove().unwrap();

@@ -134,12 +134,25 @@ fn all_of_it_was_here_when_the_daemon_was_killed() {
         let bytes = content();
         let server = Server::start(bytes.clone()).await;
         let archive = server.archive("ranged");
-        std::fs::write(world.storage().join(".store/spool").join(archive.sha256.unwrap().hex()), bytes)
-            .unwrap();
-        let layer = world.store.fetch(&archive, &person(12345), &Reporter::silent()).await.unwrap();
-        assert_eq!(layer.bytes, 20_000_000);
-        let state = server.ranged.state();
-        assert_eq!((state.sent, state.asked.len()), (0, 1));
+        let file = world.storage().join(".store/spool").join(archive.sha256.unwrap().hex());
+        let (ann, silent) = (person(12345), Reporter::silent());
+        let fetch = || world.store.fetch(&archive, &ann, &silent);
+        std::fs::write(&file, &bytes).unwrap();
+        assert_eq!(fetch().await.unwrap().bytes, 20_000_000);
+        let sent = || {
+            let state = server.ranged.state();
+            (state.sent, state.asked.len())
+        };
+        assert_eq!(sent(), (0, 1));
+        // A server without ranges would send it all: who knows that it is whole does not ask.
+        world.store.collect(|| Ok(Needs::default()), true).unwrap();
+        server.ranged.state().whole = true;
+        std::fs::write(&file, &bytes).unwrap();
+        let length = bytes.len().to_string();
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(&file, "trusted.moorage.length", length.as_bytes(), flags).unwrap();
+        assert_eq!(fetch().await.unwrap().bytes, 20_000_000);
+        assert_eq!(sent(), (0, 1));
     });
 }
 

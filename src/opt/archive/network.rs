@@ -99,7 +99,11 @@ impl Transfer {
                 .why(refusal.why)
                 .next(format!("see that this works: curl -fI {url}"))
         };
-        let answer = asking.patiently().await.map_err(failed)?;
+        // A server may send all of it again to who asks for what comes behind the end.
+        let answer = match spool.is_whole() {
+            true => Answer::Nothing { total: spool.have() },
+            false => asking.patiently().await.map_err(failed)?,
+        };
         let (answer, total) = match answer {
             Answer::Bytes { response, skip, total } => (Answer::Bytes { response, skip, total }, total),
             Answer::Nothing { total } => (Answer::Nothing { total }, Some(total)),
@@ -112,7 +116,7 @@ impl Transfer {
         if let Answer::Bytes { response, skip: 0, .. } = &answer
             && spool.have() == 0
         {
-            spool.set_validator(validator(response.headers()).as_deref());
+            spool.describe(validator(response.headers()).as_deref(), total);
         }
         let done = spool.have();
         let (chunks, unwanted, pump, arriving) = channel(spool);
