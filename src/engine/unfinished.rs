@@ -35,7 +35,11 @@ impl Drop for Unfinished {
 /// Tells the process to end, and makes it when it does not. Returns when it is gone.
 async fn end(docker: &Docker, exec: &str) {
     for signal in [Signal::TERM, Signal::KILL] {
-        let Ok(Some(process)) = process::find(docker, exec).await else { return };
+        let process = match process::find(docker, exec).await {
+            Ok(Some(process)) => process,
+            Ok(None) => return,
+            Err(error) => return tracing::warn!("a process inside may run on: {error:#}"),
+        };
         // The runtime makes it the leader of a session of its own, so its children are told as well.
         process.signal_group(signal);
         if let Err(error) = process.ended(GRACE).await {

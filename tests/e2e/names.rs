@@ -45,6 +45,8 @@ fn a_service_of_the_host_is_reached_from_its_containers() {
 }
 
 mod alone {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use rustix::process::{Pid, Signal, kill_process};
 
     use super::*;
@@ -62,6 +64,30 @@ mod alone {
             kill_process(server, Signal::STOP).unwrap();
             Silent(server)
         }
+    }
+
+    /// Set when this goes, also by a panic.
+    struct Heard<'a>(&'a AtomicBool);
+
+    impl Drop for Heard<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns when `ip monitor route` listens: it says so to nobody, but it tells of a route that comes and goes.
+    fn hears(routes: &mut Following) {
+        let heard = AtomicBool::new(false);
+        let route = "blackhole 198.51.100.1";
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !heard.load(Ordering::Relaxed) {
+                    root().shell(&format!("ip route add {route}; ip route del {route}")).ok();
+                }
+            });
+            let _heard = Heard(&heard);
+            routes.until("the first route", |line| line.contains(route));
+        });
     }
 
     impl Drop for Silent {
@@ -89,6 +115,7 @@ mod alone {
         // The host's own route to it is the last thing that is done.
         let mut monitor = root().command("ip");
         let mut routes = Following::command(monitor.args(["-4", "monitor", "route"]));
+        hears(&mut routes);
         drop(silence);
         routes.until("a route to the container", |line| {
             line.contains(&format!("{} dev mshim-", one.address()))
