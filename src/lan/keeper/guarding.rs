@@ -33,7 +33,7 @@ impl Keeper {
 
     /// Its alarm may have gone off.
     pub(super) async fn look_out(&mut self) {
-        for step in self.guard.on_timer(Boottime::now(), rand::random()) {
+        for step in self.guard.on_timer(self.machine.attached(), Boottime::now(), rand::random()) {
             self.take(step).await;
         }
     }

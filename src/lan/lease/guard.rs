@@ -2,7 +2,8 @@
 //! it, and watched and defended for as long as it is used.
 //!
 //! A container uses its address at once and is probed for meanwhile: the probe takes four to seven seconds, and a start
-//! must not. Strict sites wait for it.
+//! must not. Strict sites wait for it. Who uses an address says so as soon as nobody has answered the first probe: whoever
+//! still knows the machine that had it before talks to that one for as long.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -15,6 +16,9 @@ const PROBE_NUM: u32 = 3;
 const PROBE_MIN: u64 = 1000;
 const PROBE_MAX: u64 = 2000;
 const ANNOUNCE_WAIT: u64 = 2000;
+/// How long whoever has an address already is given to answer the first probe, before it is announced for a container that
+/// uses it; milliseconds. An answer on a LAN takes one.
+const ANSWER_WAIT: u64 = 100;
 const ANNOUNCE_NUM: u32 = 2;
 const ANNOUNCE_INTERVAL: u64 = 2000;
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
@@ -46,9 +50,22 @@ pub enum Step {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    Probing { sent: u32 },
-    Announcing { sent: u32 },
+    Probing {
+        sent: u32,
+    },
+    /// The first probe was sent, and the address is used meanwhile.
+    Using,
+    Announcing {
+        sent: u32,
+    },
     Watching,
+}
+
+impl Phase {
+    /// It is not known yet whether somebody else has the address.
+    fn is_doubtful(self) -> bool {
+        matches!(self, Phase::Probing { .. } | Phase::Using)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +108,7 @@ impl Guard {
 
     /// Whether it is known that nobody else has `address`.
     pub fn cleared(&self, address: Ipv4Addr) -> bool {
-        self.post.is_some_and(|p| p.address == address && !matches!(p.phase, Phase::Probing { .. }))
+        self.post.is_some_and(|p| p.address == address && !p.phase.is_doubtful())
     }
 
     /// When [`Guard::on_timer`] is due.
@@ -99,16 +116,27 @@ impl Guard {
         self.post.and_then(|post| post.wake)
     }
 
-    pub fn on_timer(&mut self, now: Boottime, dice: u32) -> Vec<Step> {
+    /// What is due. `in_use`: our interface has the address.
+    pub fn on_timer(&mut self, in_use: bool, now: Boottime, dice: u32) -> Vec<Step> {
         let Some(post) = self.post.as_mut().filter(|post| post.wake.is_some_and(|wake| now >= wake)) else {
             return Vec::new();
         };
         let wait = |ms| Some(now.after(Duration::from_millis(ms)));
         let address = post.address;
+        let between = PROBE_MIN + u64::from(dice) % (PROBE_MAX - PROBE_MIN + 1);
         match post.phase {
+            Phase::Probing { sent: 0 } if in_use => {
+                post.phase = Phase::Using;
+                post.wake = wait(ANSWER_WAIT);
+                vec![Step::Probe(address)]
+            }
+            Phase::Using => {
+                post.phase = Phase::Probing { sent: 1 };
+                post.wake = wait(between);
+                vec![Step::Announce(address)]
+            }
             Phase::Probing { sent } if sent < PROBE_NUM => {
                 post.phase = Phase::Probing { sent: sent + 1 };
-                let between = PROBE_MIN + u64::from(dice) % (PROBE_MAX - PROBE_MIN + 1);
                 post.wake = wait(if sent + 1 < PROBE_NUM { between } else { ANNOUNCE_WAIT });
                 vec![Step::Probe(address)]
             }
@@ -140,7 +168,7 @@ impl Guard {
         }
         let claims = arp.sender == address;
         let wants = arp.sender.is_unspecified() && arp.target == address;
-        if let Phase::Probing { .. } = post.phase {
+        if post.phase.is_doubtful() {
             let taken = claims || (wants && !in_use);
             return taken.then(|| self.lost(address, arp.mac));
         }
@@ -186,12 +214,12 @@ mod tests {
     }
 
     /// Lets all its alarms go off; what was done, and when the last was.
-    fn run(guard: &mut Guard) -> (Vec<Step>, Boottime) {
+    fn run(guard: &mut Guard, in_use: bool) -> (Vec<Step>, Boottime) {
         let (mut steps, mut last) = (Vec::new(), at(0));
         while let Some(wake) = guard.deadline() {
             assert!(steps.len() < 20 && wake >= last);
             last = wake;
-            steps.extend(guard.on_timer(wake, 500));
+            steps.extend(guard.on_timer(in_use, wake, 500));
         }
         (steps, last)
     }
@@ -200,7 +228,7 @@ mod tests {
     fn a_free_address_is_probed_for_three_times_and_announced_twice() {
         let mut guard = posted();
         assert!(!guard.cleared(ADDRESS));
-        let (steps, end) = run(&mut guard);
+        let (steps, end) = run(&mut guard, false);
         let (probe, announce) = (Step::Probe(ADDRESS), Step::Announce(ADDRESS));
         assert_eq!(steps, [probe, probe, probe, Step::Clear(ADDRESS), announce, announce]);
         assert!(end >= at(1000 + 1000 + 2000 + 2000) && end <= at(2000 + 2000 + 2000 + 2000));
@@ -211,9 +239,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_used_is_announced_as_soon_as_nobody_has_answered() {
+        let mut guard = posted();
+        let (steps, _) = run(&mut guard, true);
+        let (probe, announce) = (Step::Probe(ADDRESS), Step::Announce(ADDRESS));
+        assert_eq!(steps, [probe, announce, probe, probe, Step::Clear(ADDRESS), announce, announce]);
+
+        // Somebody answers: nothing is announced, and they are not talked over.
+        let mut guard = posted();
+        assert_eq!(guard.on_timer(true, at(0), 0), [probe]);
+        assert!(!guard.cleared(ADDRESS));
+        assert_eq!(guard.heard(&arp(OTHER, ADDRESS), true, at(5)), Some(Step::Conflict(ADDRESS, OTHER)));
+        assert_eq!(guard.deadline(), None);
+    }
+
+    #[test]
     fn whoever_answers_a_probe_has_the_address() {
         let mut guard = posted();
-        guard.on_timer(at(0), 0);
+        guard.on_timer(true, at(0), 0);
         assert_eq!(guard.heard(&arp(OURS, ADDRESS), true, at(5)), None);
         assert_eq!(guard.heard(&arp(OTHER, ADDRESS), true, at(5)), Some(Step::Conflict(ADDRESS, OTHER)));
         assert_eq!((guard.address(), guard.deadline()), (None, None));
@@ -229,7 +272,7 @@ mod tests {
     #[test]
     fn an_address_in_use_is_defended_once_in_ten_seconds() {
         let mut guard = posted();
-        run(&mut guard);
+        run(&mut guard, true);
         let claim = arp(OTHER, ADDRESS);
         assert_eq!(guard.heard(&claim, true, at(20_000)), Some(Step::Defended(ADDRESS, OTHER)));
         assert_eq!(guard.heard(&claim, true, at(31_000)), Some(Step::Defended(ADDRESS, OTHER)));
@@ -241,6 +284,6 @@ mod tests {
         let mut guard = Guard::new(OURS);
         guard.post(Some(ADDRESS), false, at(0));
         assert!(guard.cleared(ADDRESS));
-        assert_eq!(run(&mut guard).0, [Step::Announce(ADDRESS); 2]);
+        assert_eq!(run(&mut guard, true).0, [Step::Announce(ADDRESS); 2]);
     }
 }
