@@ -242,19 +242,26 @@ impl Site {
             return Err(Fault::new(Kind::Usage, format!("{name:?} is not the name of an image"))
                 .next("name an image of the site, or a full reference such as registry/name:tag"));
         }
-        if name.contains('/') {
-            // The engine takes a name without a tag for all tags, and refuses it where one image is asked for.
-            let tagged = name.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
-            return Ok(if tagged { name.to_owned() } else { format!("{name}:latest") });
+        if !name.contains('/') {
+            let bare = name.split_once(':').map_or(name, |(bare, _)| bare);
+            let mut existing = self.images()?;
+            existing.extend(self.bases()?);
+            if !existing.iter().any(|image| image == bare) {
+                return Err(not_found("image", bare, existing.iter().map(String::as_str)));
+            }
         }
-        let (bare, tag) = name.split_once(':').unwrap_or((name, "latest"));
-        let mut existing = self.images()?;
-        existing.extend(self.bases()?);
-        if !existing.iter().any(|image| image == bare) {
-            return Err(not_found("image", bare, existing.iter().map(String::as_str)));
-        }
-        let prefix = self.host.registry.as_deref().unwrap_or("moorage");
-        Ok(format!("{}/{bare}:{tag}", prefix.trim_end_matches('/')))
+        Ok(self.full_reference(name))
+    }
+
+    /// [`Site::image_reference`] of a name that is not looked at.
+    pub(super) fn full_reference(&self, name: &str) -> String {
+        let prefix = match name.contains('/') {
+            true => String::new(),
+            false => format!("{}/", self.host.registry.as_deref().unwrap_or("moorage").trim_end_matches('/')),
+        };
+        // The engine takes a name without a tag for all tags, and refuses it where one image is asked for.
+        let is_tagged = name.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
+        format!("{prefix}{name}{}", if is_tagged { "" } else { ":latest" })
     }
 
     fn definition(&self, name: &str) -> Result<Source, Fault> {

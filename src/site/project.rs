@@ -61,7 +61,7 @@ impl Site {
             let valid = validate(&project.source, &settings, &values)?;
             Ok(BranchView {
                 image: match valid.image.get_ref().contains('{') {
-                    true => valid.image.get_ref().clone(),
+                    true => self.full_reference(valid.image.get_ref()),
                     false => self.image_of(project, &valid)?,
                 },
                 opt: valid.opt,

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use crate::support::served::{PULL, PUSH, Place, STATE, digest};
-use crate::support::{Outcome, root};
+use crate::support::{Outcome, Scene, root};
 
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -331,6 +331,61 @@ fn what_is_in_use_stays_here_and_elsewhere() {
     root().run("docker", &["rmi", &image]).ok();
     place.collect(&all).ok().says("used:1");
     assert!(names(place.show()).is_empty());
+}
+
+#[test]
+fn what_the_site_s_projects_name_stays() {
+    let place = Place::published_to();
+    for name in ["fixed:1", "fixed:2", "siem:rc-9.2", "siem:rc-8"] {
+        place.publish(&[name]);
+    }
+    let tree = place.directory.path().join("tree");
+    std::fs::create_dir_all(tree.join("product")).unwrap();
+    let mut first = String::new();
+    for name in ["siem:9.1", "siem:9.2", "siem:8.0", "base:1", "base:2", "agent:1"] {
+        std::fs::write(tree.join("product/word"), name).unwrap();
+        let url = format!("oci://{PUSH}/opt/{name}");
+        let config = place.directory.path().join("ann");
+        let words = ["publish-opt", tree.to_str().unwrap(), &url, "--format", "json"];
+        let published = Outcome::of(root().command("moorage").env("DOCKER_CONFIG", config).args(words)).ok();
+        if name == "agent:1" {
+            first = published.json()["digest"].as_str().unwrap().to_owned();
+        }
+    }
+    place.age();
+    let scene = Scene::new("pinned");
+    scene.raw(&format!(
+        "[[branch]]\nmatch = \"9.*\"\nimage = \"{PULL}/siem:rc-{{branch}}\"\nopt = \"oci://{PULL}/opt/siem:{{branch}}\"\n\
+         [[branch]]\nmatch = \"main\"\nimage = \"{PULL}/fixed:1\"\n\
+         opt = [\"oci://{PULL}/opt/base:1\", \"oci://{PULL}/opt/agent@{first}\"]\n"
+    ));
+    // What the registry has under that name, and not somebody else's.
+    scene.raw_as("elsewhere", "[[branch]]\nmatch = \"*\"\nimage = \"other.test/siem:{branch}\"\n");
+    let all = ["--keep-last", "0", "--grace", "0s", "--yes", "--site", scene.site()];
+    let gone = place.collect(&all).ok();
+    let pinned = ["fixed:1", "siem:rc-9.2", "opt/siem:9.1", "opt/siem:9.2", "opt/base:1", "opt/agent:1"];
+    for name in ["fixed:2", "siem:rc-8", "opt/siem:8.0", "opt/base:2"] {
+        assert!(gone.stdout.contains(name), "{name} is there:\n{}", gone.whole());
+    }
+    for name in pinned {
+        assert!(!gone.stdout.contains(name), "{name} is gone:\n{}", gone.whole());
+    }
+    place.docker("nobody", &["pull", "-q", &format!("{PULL}/siem:rc-9.2")]).ok();
+    place.blobs_are_whole();
+    for (name, tags) in [("opt/agent", vec!["1"]), ("opt/base", vec!["1"]), ("opt/siem", vec!["9.1", "9.2"])]
+    {
+        let shown = place.show();
+        let all = shown["repositories"].as_array().unwrap();
+        let found = all.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name}: {shown:#}"));
+        assert_eq!(found["tags"], serde_json::json!(tags), "{name}");
+    }
+    // A project that cannot be read may name anything.
+    scene.raw("image = ");
+    place.collect(&all).ends(2).says(&scene.project).helps();
+    // Without it nothing needs them.
+    scene.raw("[[branch]]\nmatch = \"main\"\nimage = \"demo\"\n");
+    place.collect(&all).ok().says("opt/siem:9.1").says("opt/agent:1").says("fixed:1").says("siem:rc-9.2");
+    assert!(place.show()["repositories"].as_array().unwrap().is_empty());
 }
 
 /// A container that was never started, gone at the end.

@@ -82,7 +82,12 @@ impl Scene {
 
     /// Replaces the whole text of the project's file.
     pub fn raw(&self, text: &str) {
-        archive::put(&self.site.join(format!("dockeruser/projects/{}.toml", self.project)), text.as_bytes());
+        self.raw_as(&self.project, text);
+    }
+
+    /// Another project's file.
+    pub fn raw_as(&self, project: &str, text: &str) {
+        archive::put(&self.site.join(format!("dockeruser/projects/{project}.toml")), text.as_bytes());
     }
 
     /// The site's directory.

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::Result;
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use anyhow::{Context as _, Result};
+use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::in_use;
@@ -42,6 +42,8 @@ pub struct Used {
     pub digests: BTreeSet<Digest>,
     /// `repository:tag`
     pub names: BTreeSet<String>,
+    /// Globs of `repository:tag`, whose `*` is any text.
+    pub patterns: Vec<String>,
     /// Manifests whose last tag an earlier collection has dropped, by repository, and when.
     pub dropped: BTreeMap<(String, Digest), i64>,
 }
@@ -104,12 +106,14 @@ type Node<'a> = (&'a str, Digest);
 pub fn plan(there: &Inventory, used: &Used, policy: &Policy, now: i64) -> Result<Plan> {
     let since = now.saturating_sub(policy.grace);
     let patterns = Patterns::new(&policy.keep.tags)?;
+    let pinned = pinned(&used.patterns)?;
     let mut plan = Plan { policy: policy.clone(), ..Plan::default() };
     let graph = Graph::of(there);
     let mut roots: Vec<Node<'_>> = used.digests.iter().flat_map(|digest| graph.everywhere(digest)).collect();
     let in_use: BTreeSet<Digest> = roots.iter().map(|(_, digest)| *digest).collect();
     for (name, repository) in &there.repositories {
-        let judge = Judge { used, in_use: &in_use, keep: &policy.keep, patterns: &patterns, now };
+        let judge =
+            Judge { used, pinned: &pinned, in_use: &in_use, keep: &policy.keep, patterns: &patterns, now };
         let kept = judge.keeps(name, repository);
         for (tag, found) in &repository.tags {
             if kept.contains(tag.as_str()) {
@@ -158,6 +162,7 @@ pub fn plan(there: &Inventory, used: &Used, policy: &Policy, now: i64) -> Result
 /// What decides about tags.
 struct Judge<'a> {
     used: &'a Used,
+    pinned: &'a GlobSet,
     /// Manifests in use.
     in_use: &'a BTreeSet<Digest>,
     keep: &'a Keep,
@@ -179,6 +184,7 @@ impl Judge<'_> {
                 || keep.seconds.is_some_and(|seconds| found.when > self.now.saturating_sub(seconds))
                 || self.patterns.keep(tag, &full)
                 || self.used.names.contains(&full)
+                || self.pinned.is_match(&full)
                 || self.in_use.contains(&found.digest)
         });
         kept.map(|(_, (tag, _))| tag.as_str()).collect()
@@ -305,6 +311,15 @@ impl Plan {
         stale.extend(missing(&self.blobs, &now.blobs, |blob| format!("the blob {}", blob.digest)));
         stale
     }
+}
+
+/// Patterns of what is in use, as [`Used::patterns`].
+fn pinned(patterns: &[String]) -> Result<GlobSet> {
+    let mut all = GlobSetBuilder::new();
+    for pattern in patterns {
+        all.add(Glob::new(pattern).with_context(|| format!("{pattern:?}, which is in use"))?);
+    }
+    Ok(all.build()?)
 }
 
 struct Patterns {

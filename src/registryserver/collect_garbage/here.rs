@@ -11,8 +11,8 @@ use crate::invocation::Invocation;
 use crate::registry::Settings;
 use crate::registry::collect::Used;
 use crate::report::{Fault, Kind};
-use crate::site::Site;
-use crate::spec::{InUse, Reference};
+use crate::site::{Pinned, Site};
+use crate::spec::InUse;
 
 /// Where the daemon keeps what it knows of containers.
 const RECORDS: &str = "/var/lib/moorage/containers";
@@ -27,12 +27,15 @@ pub async fn used(invocation: &Invocation, settings: &Settings) -> Result<Used> 
         .iter()
         .flat_map(|name| [name.at(settings.port), name.at(settings.push_port), name.as_str().to_owned()])
         .collect();
-    for reference in named(&site)? {
-        if !hosts.contains(&reference.registry) {
-            continue;
+    for pinned in site.pinned()? {
+        match pinned {
+            Pinned::One(reference) if hosts.contains(&reference.registry) => {
+                used.digests.extend(reference.digest);
+                used.names.extend(reference.tag.map(|tag| format!("{}:{tag}", reference.repository)));
+            }
+            Pinned::All { registry, pattern } if hosts.contains(&registry) => used.patterns.push(pattern),
+            _ => {}
         }
-        used.digests.extend(reference.digest);
-        used.names.extend(reference.tag.map(|tag| format!("{}:{tag}", reference.repository)));
     }
     Ok(used)
 }
@@ -52,20 +55,4 @@ async fn of_containers(invocation: &Invocation) -> Result<InUse> {
 
 fn has_records() -> bool {
     std::fs::read_dir(RECORDS).is_ok_and(|mut entries| entries.next().is_some())
-}
-
-/// What the site's projects name, and what its images and bases are called.
-fn named(site: &Site) -> Result<Vec<Reference>> {
-    let mut texts = Vec::new();
-    for project in site.projects()? {
-        for branch in project.branches {
-            texts.push(branch.image);
-            texts.extend(branch.opt.into_iter().map(|archive| archive.url));
-        }
-    }
-    for name in site.images()?.into_iter().chain(site.bases()?) {
-        texts.push(site.image_reference(&name)?);
-    }
-    // A glob's branch is not in the text yet, and other names are no registry's.
-    Ok(texts.iter().filter_map(|text| text.parse().ok()).collect())
 }

@@ -117,6 +117,10 @@ fn each_rule_keeps_and_together_they_keep_more() {
 fn what_is_in_use_stays_with_its_tag() {
     let used = Used { digests: [d(1)].into(), names: ["siem:9.2".into()].into(), ..Used::default() };
     assert!(three().plan(last(1), &used).is_empty());
+    let pinned = |pattern: &str| Used { patterns: vec![pattern.into()], ..Used::default() };
+    assert_eq!(names(&three().plan(last(0), &pinned("siem:9.[23]"))), ["siem:9.1"]);
+    assert!(three().plan(last(0), &pinned("siem:{9.1,9.2*,?.3}")).is_empty());
+    assert_eq!(three().plan(last(0), &pinned("other:*")).tags.len(), 3);
     // An image's id is the digest of its configuration.
     let mut fixture = three();
     fixture.0.manifests.get_mut(&d(1)).unwrap().config = Some(d(11));
