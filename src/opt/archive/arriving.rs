@@ -1,5 +1,7 @@
-//! An archive on its way: asynchronous chunks on one side go through the spool to a blocking reader on the other.
+//! An archive on its way: asynchronous chunks on one side, a blocking reader on the other, and the spool beside them. What has
+//! just come is handed on in memory; what came earlier is read from the spool.
 
+use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -9,27 +11,45 @@ use tokio::sync::{Notify, mpsc};
 use crate::opt::spool::Spool;
 
 /// Chunks that have come and are not in the spool yet. A killed daemon loses them: each has some hundred kilobytes at most.
-const AHEAD: usize = 8;
+const AHEAD: usize = 2;
+/// Bytes in memory for the reader. A sender who is faster waits, unless the reader is still busy with what came earlier.
+const WINDOW: u64 = 16 << 20;
 
 /// What chunks go into; an empty one says that it was the last.
 pub type Chunks = mpsc::Sender<io::Result<Bytes>>;
 
-/// How it stands with what comes.
-#[derive(Default)]
-struct Shared {
+/// What has come and is not read, without a gap behind what can be read from the spool.
+struct Window {
+    chunks: VecDeque<Bytes>,
+    /// Where in the archive the first chunk begins. All before it is in the spool, or read.
+    begin: u64,
+    /// Where in the archive the last chunk ends.
+    end: u64,
+    /// How far the reader is.
+    at: u64,
+    /// Nobody reads any more.
+    gone: bool,
     /// Whether nothing more comes, and why, if that was not the end.
-    over: Mutex<Option<Result<(), io::Error>>>,
-    changed: Condvar,
+    over: Option<Result<(), io::Error>>,
+}
+
+/// How it stands with what comes.
+struct Shared {
+    window: Mutex<Window>,
+    /// For the reader: there is more.
+    more: Condvar,
+    /// For the pump: there is room.
+    room: Condvar,
     unwanted: Notify,
 }
 
 impl Shared {
-    fn over(&self) -> MutexGuard<'_, Option<Result<(), io::Error>>> {
-        self.over.lock().unwrap_or_else(PoisonError::into_inner)
+    fn window(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Puts what comes into the spool, on a thread of its own.
+/// Takes what comes into the spool and to the reader, on a thread of its own.
 pub struct Pump {
     chunks: mpsc::Receiver<io::Result<Bytes>>,
     spool: Arc<Spool>,
@@ -41,7 +61,18 @@ pub struct Pump {
 pub struct Arriving {
     spool: Arc<Spool>,
     shared: Arc<Shared>,
-    at: u64,
+    /// Bytes that were in the spool before.
+    here: u64,
+    /// What is left of the chunk that is being read.
+    chunk: Bytes,
+}
+
+/// Where the reader finds what is next.
+enum Next {
+    Chunk(Bytes),
+    /// In the spool, so many bytes from there on.
+    Spooled(u64, u64),
+    End,
 }
 
 /// Resolves when nobody reads any more.
@@ -57,10 +88,17 @@ impl Unwanted {
 /// The ends of a transfer into `spool`.
 pub fn channel(spool: Arc<Spool>) -> (Chunks, Unwanted, Pump, Arriving) {
     let (chunks, received) = mpsc::channel(AHEAD);
-    let shared = Arc::new(Shared::default());
+    let here = spool.have();
+    let window = Window { chunks: VecDeque::new(), begin: here, end: here, at: 0, gone: false, over: None };
+    let shared = Arc::new(Shared {
+        window: Mutex::new(window),
+        more: Condvar::new(),
+        room: Condvar::new(),
+        unwanted: Notify::new(),
+    });
     let pump = Pump { chunks: received, spool: spool.clone(), shared: shared.clone() };
     let unwanted = Unwanted(shared.clone());
-    (chunks, unwanted, pump, Arriving { spool, shared, at: 0 })
+    (chunks, unwanted, pump, Arriving { spool, shared, here, chunk: Bytes::new() })
 }
 
 impl Pump {
@@ -73,9 +111,7 @@ impl Pump {
                     if let Err(e) = self.spool.append(&chunk) {
                         break Err(e);
                     }
-                    // The lock is taken, so that a reader who has just looked is asleep by now.
-                    drop(self.shared.over());
-                    self.shared.changed.notify_one();
+                    self.hand_on(chunk);
                 }
                 Some(Err(e)) => break Err(e),
                 None => {
@@ -83,26 +119,57 @@ impl Pump {
                 }
             }
         };
-        *self.shared.over() = Some(over);
-        self.shared.changed.notify_one();
+        let over = over.and(self.spool.flush());
+        self.shared.window().over = Some(over);
+        self.shared.more.notify_one();
+    }
+
+    /// Waits for room, unless the reader can read from the spool what has no room here.
+    fn hand_on(&self, chunk: Bytes) {
+        let mut window = self.shared.window();
+        while !window.gone && !window.chunks.is_empty() && window.end - window.begin >= WINDOW {
+            if window.at == window.begin {
+                window = self.shared.room.wait(window).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let first = window.chunks.front().map_or(0, Bytes::len) as u64;
+            if window.begin + first > self.spool.have() {
+                break;
+            }
+            window.begin += first;
+            window.chunks.pop_front();
+        }
+        window.end += chunk.len() as u64;
+        match window.gone {
+            true => window.begin = window.end,
+            false => window.chunks.push_back(chunk),
+        }
+        drop(window);
+        self.shared.more.notify_one();
     }
 }
 
 impl Arriving {
     /// Bytes that were in the spool before.
     pub fn here(&self) -> u64 {
-        self.spool.have()
+        self.here
     }
 
-    /// Waits until there is more than `at`; false at the end.
-    fn wait(&self) -> io::Result<bool> {
-        let mut over = self.shared.over();
+    /// Waits for more.
+    fn next(&self) -> io::Result<Next> {
+        let mut window = self.shared.window();
         loop {
-            if self.spool.have() > self.at {
-                return Ok(true);
+            if window.at < window.begin {
+                return Ok(Next::Spooled(window.at, window.begin - window.at));
             }
-            match over.as_mut() {
-                Some(Ok(())) => return Ok(false),
+            if let Some(chunk) = window.chunks.pop_front() {
+                window.begin += chunk.len() as u64;
+                window.at = window.begin;
+                self.shared.room.notify_one();
+                return Ok(Next::Chunk(chunk));
+            }
+            match window.over.as_ref() {
+                Some(Ok(())) => return Ok(Next::End),
                 Some(Err(e)) => {
                     let copy = match e.raw_os_error() {
                         Some(number) => io::Error::from_raw_os_error(number),
@@ -111,7 +178,7 @@ impl Arriving {
                     return Err(copy);
                 }
                 None => {
-                    over = self.shared.changed.wait(over).unwrap_or_else(PoisonError::into_inner);
+                    window = self.shared.more.wait(window).unwrap_or_else(PoisonError::into_inner);
                 }
             }
         }
@@ -120,22 +187,31 @@ impl Arriving {
 
 impl Read for Arriving {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if self.spool.have() <= self.at && !self.wait()? {
-            return Ok(0);
+        if self.chunk.is_empty() {
+            match self.next()? {
+                Next::Chunk(chunk) => self.chunk = chunk,
+                Next::Spooled(at, bytes) => {
+                    let want = into.len().min(usize::try_from(bytes).unwrap_or(usize::MAX));
+                    let n = self.spool.read_at(&mut into[..want], at)?;
+                    if n == 0 && want > 0 {
+                        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the spool was cut off"));
+                    }
+                    self.shared.window().at += n as u64;
+                    return Ok(n);
+                }
+                Next::End => return Ok(0),
+            }
         }
-        let here = usize::try_from(self.spool.have() - self.at).unwrap_or(usize::MAX);
-        let want = into.len().min(here);
-        let n = self.spool.read_at(&mut into[..want], self.at)?;
-        self.at += n as u64;
-        match n {
-            0 if want > 0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the spool was cut off")),
-            n => Ok(n),
-        }
+        let n = into.len().min(self.chunk.len());
+        into[..n].copy_from_slice(&self.chunk.split_to(n));
+        Ok(n)
     }
 }
 
 impl Drop for Arriving {
     fn drop(&mut self) {
+        self.shared.window().gone = true;
+        self.shared.room.notify_one();
         self.shared.unwanted.notify_one();
     }
 }
@@ -154,6 +230,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let spool = spool(place.path());
         spool.append(b"one ").unwrap();
+        spool.flush().unwrap();
         let (chunks, _unwanted, pump, mut arriving) = channel(spool);
         let pump = std::thread::spawn(move || pump.run());
         chunks.blocking_send(Ok(Bytes::from_static(b"two"))).unwrap();
@@ -175,6 +252,56 @@ mod tests {
         assert_eq!(arriving.read_to_end(&mut bytes).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(bytes, b"one");
         pump.join().unwrap();
+    }
+
+    #[test]
+    fn a_fast_sender_waits_for_the_reader_and_nothing_is_lost() {
+        let place = tempfile::tempdir().unwrap();
+        let spool = spool(place.path());
+        let (chunks, _unwanted, pump, mut arriving) = channel(spool.clone());
+        let pump = std::thread::spawn(move || pump.run());
+        let sender = std::thread::spawn(move || {
+            for number in 0..200u32 {
+                let chunk = Bytes::from(number.to_le_bytes().repeat(64 << 10));
+                chunks.blocking_send(Ok(chunk)).unwrap();
+            }
+            chunks.blocking_send(Ok(Bytes::new())).unwrap();
+        });
+        let mut number = [0; 4];
+        for expected in 0..200u32 {
+            for _ in 0..64 << 10 {
+                arriving.read_exact(&mut number).unwrap();
+                assert_eq!(u32::from_le_bytes(number), expected);
+            }
+            let window = arriving.shared.window();
+            assert!(window.end - window.begin <= WINDOW + (256 << 10), "at {expected}");
+        }
+        assert_eq!(arriving.read(&mut number).unwrap(), 0);
+        sender.join().unwrap();
+        pump.join().unwrap();
+        assert_eq!(spool.have(), 200 * (256 << 10));
+    }
+
+    #[test]
+    fn a_sender_does_not_wait_for_a_reader_of_what_came_earlier() {
+        let place = tempfile::tempdir().unwrap();
+        let spool = spool(place.path());
+        spool.append(&[7]).unwrap();
+        spool.flush().unwrap();
+        let (chunks, _unwanted, pump, mut arriving) = channel(spool);
+        let pump = std::thread::spawn(move || pump.run());
+        let mebibyte = Bytes::from(vec![9; 1 << 20]);
+        // More than the window holds, and nobody has read.
+        for _ in 0..40 {
+            chunks.blocking_send(Ok(mebibyte.clone())).unwrap();
+        }
+        chunks.blocking_send(Ok(Bytes::new())).unwrap();
+        pump.join().unwrap();
+        assert!(arriving.shared.window().begin > 1);
+        let mut bytes = Vec::new();
+        arriving.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes.len(), 1 + (40 << 20));
+        assert!(bytes[0] == 7 && bytes[1..].iter().all(|byte| *byte == 9));
     }
 
     #[tokio::test]
