@@ -144,25 +144,34 @@ fsync) dd if=/dev/zero of=bench-sync bs=4k count=300 oflag=dsync status=none ;;
 esac
 echo $((($(date +%s%N) - begin) / 1000))'
 
+# io_here WHAT, io_inside WHAT: in the host's directory, and in the container's /opt, with nothing cached.
+io_here() { settle && echo 3 >/proc/sys/vm/drop_caches && bash -euc "$io_script" - /opt/containers/plain "$1"; }
+io_inside() { settle && echo 3 >/proc/sys/vm/drop_caches && docker exec io-root bash -euc "$io_script" - /opt "$1"; }
+
 opt_io() {
-    local round rounds=${MOORAGE_BENCH_ROUNDS:-5} what ours theirs plain=/opt/containers/plain
+    local round rounds=${MOORAGE_BENCH_ROUNDS:-6} what ours theirs
     step "opt-io: write, read and fsync in a container's /opt, against a directory of the host's on the same disk"
     fresh_archive io
     make io >>"$log" 2>&1
-    mkdir -p "$plain"
+    mkdir -p /opt/containers/plain
     for what in write read fsync; do
         ratios=()
+        # The first of all find a disk and a memory that nobody has used for long: neither side is measured by that.
+        io_inside "$what" >/dev/null
+        io_here "$what" >/dev/null
         for ((round = 1; round <= rounds; round++)); do
-            settle
-            echo 3 >/proc/sys/vm/drop_caches
-            ours=$(docker exec io-root bash -euc "$io_script" - /opt "$what")
-            settle
-            echo 3 >/proc/sys/vm/drop_caches
-            theirs=$(bash -euc "$io_script" - "$plain" "$what")
+            # Whoever is second finds things as the first has left them: they take turns.
+            if ((round % 2)); then
+                ours=$(io_inside "$what")
+                theirs=$(io_here "$what")
+            else
+                theirs=$(io_here "$what")
+                ours=$(io_inside "$what")
+            fi
             sides "opt-io-$what" "$round" "$ours" "$theirs"
         done
         verdict "opt-io-$what" 1.10 "$(median "${ratios[@]}")"
     done
-    rm -rf "$plain"
+    rm -rf /opt/containers/plain
     remove io
 }
