@@ -27,6 +27,7 @@ mod mounts;
 mod person;
 mod published;
 mod seal;
+mod settle;
 mod spool;
 mod staging;
 mod store;

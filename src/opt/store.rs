@@ -5,16 +5,18 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mpsc};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use anyhow::{Context as _, Result};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatVfs, XattrFlags};
+use rustix::fs::{
+    AtFlags, Dir, FileType, IFlags, Mode, OFlags, StatVfs, XattrFlags, ioctl_getflags, ioctl_setflags,
+};
 use rustix::io::Errno;
 
 use super::busy::{Busy, Changing};
 use super::layer::{Discarded, Layers};
 use super::marker::Marker;
+use super::settle::Settling;
 use super::turns::Turns;
 use super::volume::VolumeRecord;
 use crate::oci::Access;
@@ -35,10 +37,6 @@ pub struct Config {
     /// With whose login `oci://` archives are asked for.
     pub docker: Access,
 }
-
-/// The kernel writes what is new to disk by itself after 30 seconds (vm.dirty_expire_centisecs). Asking for it later costs
-/// little; asking at once would hold up every write of the container that is being made.
-const WRITTEN_BACK: Duration = Duration::from_secs(40);
 
 /// `f_type` of filesystems that an overlay cannot write to (statfs(2)).
 const UNFIT: [(u64, &str); 4] =
@@ -63,8 +61,7 @@ pub struct Store {
     reflinks: bool,
     /// Trees of before the start, moved away and not removed yet.
     left: Mutex<Vec<Discarded>>,
-    /// Wakes the thread that brings layers to disk.
-    unsettled: mpsc::Sender<()>,
+    settling: Settling,
     /// Locked for as long as the store is open.
     _marker: File,
 }
@@ -92,12 +89,7 @@ impl Store {
         let reflinks = super::copy::reflinks(&storage.join(".store"))?;
         let (layers, mut left) = Layers::open(&storage.join(".store"))?;
         let layers = Arc::new(layers);
-        let (unsettled, wake) = mpsc::channel();
-        let settled = layers.clone();
-        std::thread::Builder::new()
-            .name("settle".into())
-            .spawn(move || settle(&settled, &wake))
-            .context("start a thread")?;
+        let settling = Settling::of(layers.clone())?;
         let store = Arc::new(Store {
             config,
             root,
@@ -110,7 +102,7 @@ impl Store {
             bound: Mutex::default(),
             reflinks,
             left: Mutex::default(),
-            unsettled,
+            settling,
             _marker: marker,
         });
         store.clear_staging(&mut left)?;
@@ -143,9 +135,9 @@ impl Store {
         self.reflinks
     }
 
+    /// There are new layers to be brought to disk.
     pub(super) fn settle_later(&self) {
-        // The thread ends only when the store does.
-        let _ = self.unsettled.send(());
+        self.settling.begin();
     }
 
     /// Waits until nobody else changes the volume `name`. Unmounting one brings all that was written to disk, of everybody
@@ -184,26 +176,6 @@ pub(super) fn is_full(error: &anyhow::Error) -> bool {
             .or_else(|| cause.downcast_ref::<Errno>().map(|e| e.raw_os_error()));
         number == Some(Errno::NOSPC.raw_os_error()) || number == Some(Errno::DQUOT.raw_os_error())
     })
-}
-
-/// Brings new layers to disk, a while after each wake, until the store is closed.
-fn settle(layers: &Layers, wake: &mpsc::Receiver<()>) {
-    while wake.recv().is_ok() {
-        if let Err(e) = layers.seal() {
-            tracing::warn!("{e:#}");
-        }
-        let until = Instant::now() + WRITTEN_BACK;
-        loop {
-            match wake.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(()) => {}
-                Err(mpsc::RecvTimeoutError::Timeout) => break,
-                Err(mpsc::RecvTimeoutError::Disconnected) => return,
-            }
-        }
-        if let Err(e) = layers.settle() {
-            tracing::warn!("{e:#}");
-        }
-    }
 }
 
 /// Bytes an ordinary file may still take.
@@ -245,8 +217,22 @@ fn prepare(storage: &Path) -> Result<()> {
     {
         make(&store.join(name), 0o700)?;
     }
+    keep_apart(&store.join("partial"));
     make(&storage.join("staging"), 0o711)?;
     probe(&store).map_err(|why| unfit(why).into())
+}
+
+/// Asks the filesystem to put each tree made below this directory where nothing else is: they have nothing to do with one
+/// another. ext4 would look for room for every new file among the inodes of whatever was removed last, which takes longer
+/// than writing it (chattr(1), `T`). Others do without.
+fn keep_apart(directory: &Path) {
+    let flag = || -> Result<()> {
+        let handle = self::directory(directory)?;
+        Ok(ioctl_setflags(&handle, ioctl_getflags(&handle)? | IFlags::TOPDIR)?)
+    };
+    if let Err(e) = flag() {
+        tracing::debug!("{}: trees are not kept apart: {e:#}", directory.display());
+    }
 }
 
 /// An overlay's upper needs file types in directory listings (XFS without ftype has none) and trusted attributes.

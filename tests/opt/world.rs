@@ -21,8 +21,11 @@ pub struct World {
     pub home: PathBuf,
     pub store: Arc<Store>,
     runtime: tokio::runtime::Runtime,
-    directory: Option<tempfile::TempDir>,
+    _directory: Directory,
 }
+
+/// What is in it goes with this, behind the store, which is still busy with new layers for a moment.
+struct Directory(Option<tempfile::TempDir>);
 
 /// Gives this thread, and those it starts from now on, mounts of its own.
 pub fn leave_the_hosts_mounts() {
@@ -63,7 +66,7 @@ impl World {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let store = Store::open(config(&home)).unwrap();
-        World { home, store, runtime, directory: Some(directory) }
+        World { home, store, runtime, _directory: Directory(Some(directory)) }
     }
 
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
@@ -163,11 +166,11 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for Directory {
     fn drop(&mut self) {
-        unmount_below(&self.home);
-        if let Some(directory) = self.directory.take()
-            && let Err(e) = directory.close()
+        let Some(directory) = self.0.take() else { return };
+        unmount_below(directory.path());
+        if let Err(e) = directory.close()
             && !std::thread::panicking()
         {
             panic!("the test leaves something behind: {e}");
@@ -227,4 +230,9 @@ pub fn listening() -> (Reporter, Arc<Mutex<Vec<Event>>>) {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let sink = heard.clone();
     (Reporter::new(move |event| sink.lock().unwrap().push(event)), heard)
+}
+
+/// What tells one fetch of an archive from another.
+pub fn fetched(layer: &Layer) -> (Digest, jiff::Timestamp) {
+    (layer.digest, layer.when)
 }
