@@ -15,8 +15,8 @@ fn address(container: &str) -> String {
         "nsenter -t {pid} -n ip -o -4 address show dev eth0 | awk '{{ sub(\"/.*\", \"\", $4); print $4 }}'"
     );
     let address = root().shell(&script).ok().stdout.trim().to_owned();
-    root().shell(&format!("ip netns exec moorage-lab ping -c 1 -w 5 {address}")).ok();
-    root().run("ping", &["-c", "1", "-w", "5", &address]).ok();
+    root().shell(&format!("ip netns exec moorage-lab ping -c 1 -W 5 {address}")).ok();
+    root().run("ping", &["-c", "1", "-W", "5", &address]).ok();
     address
 }
 
