@@ -55,7 +55,8 @@ impl Engine {
             .tag("latest")
             .changes(changes(&config, labels))
             .build();
-        // An export that breaks off ends the import, which says why.
+        // It answers when it has all. An export that breaks off ends the import, which says why.
+        let docker = docker.clone().with_timeout(super::WHOLE_DISK);
         let tar = docker.export_container(container).map(|part| part.map_err(std::io::Error::other));
         let body = bollard::body_try_stream(tar);
         let mut said = docker.create_image(Some(options), Some(body), None);

@@ -13,11 +13,14 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::STEP;
+use super::layer::Layer;
 use crate::report::{Fault, Kind, Reporter, Unit};
 use crate::spec::Digest;
 
 /// Bytes of the layer sent to the engine at a time.
 const CHUNK: usize = 1 << 20;
+/// What the image's archive calls its layer.
+const LAYER: &str = "layer.tar";
 /// tar's block (POSIX.1-1988, ustar).
 const BLOCK: u64 = 512;
 
@@ -92,38 +95,42 @@ fn architecture() -> &'static str {
     }
 }
 
-/// Loads the image as `reference`, with `layer` (an uncompressed tar) as its one layer.
+/// Loads the image as `reference`, with `layer` as its one layer.
 pub(super) async fn load(
     docker: &Docker,
     report: &Reporter,
     reference: &str,
     configuration: &Configuration,
-    layer: PathBuf,
+    layer: &Layer,
 ) -> Result<()> {
-    let length = std::fs::metadata(&layer).context("look at the root filesystem")?.len();
     let mut tar = tar::Builder::new(Vec::new());
-    let bytes = configuration.bytes()?;
     let name = format!("{}.json", configuration.id()?.hex());
-    let manifest = serde_json::json!([{ "Config": name, "RepoTags": [reference], "Layers": ["layer.tar"] }]);
+    let manifest = serde_json::json!([{ "Config": name, "RepoTags": [reference], "Layers": [LAYER] }]);
     append(&mut tar, "manifest.json", &serde_json::to_vec(&manifest)?)?;
-    append(&mut tar, &name, &bytes)?;
+    append(&mut tar, &name, &configuration.bytes()?)?;
     let mut head = tar.into_inner().context("pack the image")?;
-    // Without the two empty blocks at its end, the archive goes on.
-    head.truncate(head.len() - 2 * BLOCK as usize);
-    let mut header = tar::Header::new_gnu();
-    header.set_path("layer.tar")?;
-    header.set_mode(0o644);
-    header.set_size(length);
-    header.set_cksum();
-    head.extend_from_slice(header.as_bytes());
-    let tail = vec![0; ((BLOCK - length % BLOCK) % BLOCK + 2 * BLOCK) as usize];
-
-    let body = stream::once(async { Ok(Bytes::from(head)) })
-        .chain(file(layer, length, report.clone()))
-        .chain(stream::once(async { Ok(Bytes::from(tail)) }));
+    let body = match layer {
+        // The engine finds it by its digest.
+        Layer::Taken(_) => bollard::body_full(Bytes::from(head)),
+        Layer::Written { path, .. } => {
+            let length = std::fs::metadata(path).context("look at the root filesystem")?.len();
+            // Without the two empty blocks at its end, the archive goes on.
+            head.truncate(head.len() - 2 * BLOCK as usize);
+            let mut header = tar::Header::new_gnu();
+            header.set_path(LAYER)?;
+            header.set_mode(0o644);
+            header.set_size(length);
+            header.set_cksum();
+            head.extend_from_slice(header.as_bytes());
+            let tail = vec![0; ((BLOCK - length % BLOCK) % BLOCK + 2 * BLOCK) as usize];
+            let whole = stream::once(async { Ok(Bytes::from(head)) })
+                .chain(file(path.clone(), length, report.clone()))
+                .chain(stream::once(async { Ok(Bytes::from(tail)) }));
+            bollard::body_try_stream(whole.boxed())
+        }
+    };
     let options = ImportImageOptions { quiet: true, ..ImportImageOptions::default() };
-    let said = docker.import_image(options, bollard::body_try_stream(body.boxed()), None);
-    let said: Result<Vec<_>, _> = said.try_collect().await;
+    let said: Result<Vec<_>, _> = docker.import_image(options, body, None).try_collect().await;
     let said = said.with_context(|| format!("load {reference} into the engine"))?;
     match said.into_iter().find_map(|said| said.error_detail) {
         Some(error) => Err(Fault::new(Kind::Failed, format!("the engine does not take {reference}"))

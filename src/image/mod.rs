@@ -8,6 +8,7 @@ pub mod buildkit;
 mod context;
 pub mod dockerfile;
 pub mod label;
+mod layer;
 pub mod lineage;
 mod load;
 mod log;

@@ -93,7 +93,7 @@ fn remake(work: &Path, reference: &str, below: usize) -> Result<PathBuf> {
     let merged = work.join("merged.tar");
     merge::merge(&above, &merged)?;
 
-    let digest = super::base::digest_of_file(&merged).context("read the layer")?;
+    let digest = super::layer::digest_of_file(&merged).context("read the layer")?;
     let digests =
         config["rootfs"]["diff_ids"].as_array_mut().context("the image has no digests of layers")?;
     digests.truncate(below);

@@ -22,6 +22,7 @@ mod rpm;
 mod rpm_repository;
 mod secrets;
 mod squash;
+mod taken;
 
 use std::path::Path;
 use std::process::Command;

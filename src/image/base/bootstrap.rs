@@ -1,64 +1,23 @@
 //! mmdebstrap: from packages to the tar of a root filesystem.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
 
+use super::apart::{APART, is_installed};
 use super::lock::{Lock, Made};
 use super::repos::entries;
 use super::told::explain;
+use super::work::Work;
 use crate::image::Build;
+use crate::image::layer::{Layer, arriving};
 use crate::image::stream::Tail;
 use crate::report::{Fault, Kind};
 use crate::site::{BaseDefinition, Placed};
-
-/// The directory one bootstrap works in. mmdebstrap's hooks know it as `$MOORAGE_WORK`.
-pub(super) struct Work(tempfile::TempDir);
-
-impl Work {
-    pub fn new() -> Result<Work> {
-        // Packages are verified as a user of their own, which has to get through.
-        tempfile::Builder::new()
-            .prefix("moorage-base-")
-            .permissions(std::fs::Permissions::from_mode(0o755))
-            .tempdir()
-            .context("make a directory to work in")
-            .map(Work)
-    }
-
-    pub fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    pub fn root(&self) -> PathBuf {
-        self.0.path().join("root.tar")
-    }
-
-    /// Writes the files of the definition's repos, verbatim; answers their directory.
-    pub fn repos(&self, definition: &BaseDefinition) -> Result<PathBuf> {
-        let directory = self.0.path().join("repos");
-        for (name, file) in &definition.repos {
-            let path = directory.join(name);
-            if let Some(above) = path.parent() {
-                std::fs::create_dir_all(above).with_context(|| format!("make {}", above.display()))?;
-            }
-            std::fs::write(&path, &file.content).with_context(|| format!("write {}", path.display()))?;
-        }
-        Ok(directory)
-    }
-
-    pub fn made(&self) -> Result<Made> {
-        let text = |name: &str| {
-            let path = self.0.path().join(name);
-            std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
-        };
-        Ok(Made::read(&text("metadata")?, &text("packages")?))
-    }
-}
 
 /// The signed metadata that apt has when the packages are in, and the packages.
 const HOOKS: [&str; 2] = [
@@ -125,59 +84,95 @@ pub(super) fn keyrings(definition: &BaseDefinition, keyring: &Placed, directory:
     Ok(())
 }
 
-/// Makes the root filesystem in `work`; with a lock, of the very versions it has.
+/// Makes the root filesystem; with a lock, of the very versions it has. The engine takes it in while it is written, where
+/// it can.
 pub(super) async fn bootstrap(
     build: Build<'_>,
     definition: &BaseDefinition,
     (suite, keyring): (&str, &Placed),
     lock: Option<&Lock>,
     work: &Work,
-) -> Result<Made> {
+) -> Result<(Made, Layer)> {
     let directory = work.repos(definition)?;
     keyrings(definition, keyring, &directory)?;
-    let mut command = Command::new("mmdebstrap");
+    let mut command = mmdebstrap();
     if let Some(lock) = lock {
         std::fs::write(work.path().join("preferences"), lock.preferences())
             .context("write the lock's versions")?;
         command.args(PINS);
     }
-    let child = command
+    let (root, stdout) = match build.engine.knows_layers().await? {
+        true => (PathBuf::from("-"), Stdio::piped()),
+        false => (work.root(), Stdio::null()),
+    };
+    command
         .args(HOOKS)
         .args(HASTE)
-        .args(arguments(definition, suite, keyring, &directory, &work.root()))
+        .args(arguments(definition, suite, keyring, &directory, &root))
         .env("SOURCE_DATE_EPOCH", definition.epoch.to_string())
         .env("MOORAGE_WORK", work.path())
         .env("LC_ALL", "C.UTF-8")
-        .env("TMPDIR", work.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn();
-    let mut child = match child {
-        Ok(child) => child,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let what = "mmdebstrap is not installed; it makes base images from packages";
-            return Err(Fault::new(Kind::Missing, what).next("apt-get install mmdebstrap").into());
-        }
-        Err(e) => return Err(e).context("run mmdebstrap"),
+        .env("TMPDIR", work.path());
+    let mut child = start(command, stdout)?;
+    let Some(tar) = child.stdout.take() else {
+        ended(&mut child, build, definition).await?;
+        return Ok((work.made()?, Layer::written(root).await?));
     };
+    let (tell, whole) = oneshot::channel();
+    let end = async {
+        let ended = ended(&mut child, build, definition).await;
+        // Nobody listens any more when the engine did not take what there was, which is why mmdebstrap could not go on.
+        let is_cause = tell.send(ended.is_ok()).is_ok();
+        (ended, is_cause)
+    };
+    let taker = work.path().display().to_string();
+    let taken = build.engine.take_layer(arriving(tar, whole, build.report.clone()), &taker);
+    match tokio::join!(end, taken) {
+        ((Err(error), true), _) | ((Err(error), false), Ok(_)) => Err(error),
+        (_, Err(error)) => Err(error.context(format!("make {}", definition.name))),
+        (_, Ok(taken)) => Ok((work.made()?, Layer::Taken(taken))),
+    }
+}
+
+/// mmdebstrap, with nothing to do yet. Run by somebody else than root it sees to mounts and processes of its own.
+fn mmdebstrap() -> Command {
+    let mut command = match rustix::process::geteuid().is_root() {
+        true => {
+            let mut command = Command::new("unshare");
+            command.args(APART).arg("mmdebstrap");
+            command
+        }
+        false => Command::new("mmdebstrap"),
+    };
+    // Where it cannot write its tar it sends a SIGHUP to all of its process group.
+    command.process_group(0);
+    command
+}
+
+fn start(mut command: Command, stdout: Stdio) -> Result<Child> {
+    if !is_installed("mmdebstrap") {
+        let what = "mmdebstrap is not installed; it makes base images from packages";
+        return Err(Fault::new(Kind::Missing, what).next("apt-get install mmdebstrap").into());
+    }
+    let child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).kill_on_drop(true).spawn();
+    child.context("run mmdebstrap")
+}
+
+/// Shows what mmdebstrap says, and waits for its end.
+async fn ended(child: &mut Child, build: Build<'_>, definition: &BaseDefinition) -> Result<()> {
     let mut tail = Tail::default();
     let mut told = Vec::new();
-    let mut lines = BufReader::new(child.stderr.take().context("read what mmdebstrap says")?).lines();
+    let said = child.stderr.take().context("read what mmdebstrap says")?;
+    let mut lines = BufReader::new(said).lines();
     while let Some(line) = lines.next_line().await.context("read what mmdebstrap says")? {
-        if line.starts_with("E:")
-            || line.starts_with("W:")
-            || line.starts_with("Err")
-            || line.starts_with(' ')
-        {
+        if ["E:", "W:", "Err", " "].iter().any(|begin| line.starts_with(begin)) {
             told.push(line.clone());
         }
         tail.line(build.report, line);
     }
     let status = child.wait().await.context("wait for mmdebstrap")?;
     if status.success() {
-        return work.made();
+        return Ok(());
     }
     let what = format!("mmdebstrap could not make {}", definition.name);
     Err(match explain(definition, told.iter().map(String::as_str)) {

@@ -1,22 +1,23 @@
 //! Base images straight from package repositories, without any image hub: mmdebstrap or dnf makes the root
-//! filesystem, the engine loads it.
+//! filesystem, the engine takes it in, while it is written where it can.
 
+mod apart;
 mod bootstrap;
 mod dnf;
 pub mod lock;
 pub(crate) mod repos;
 mod told;
 pub mod updates;
+mod work;
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use sha2::{Digest as _, Sha256};
 
-use self::bootstrap::Work;
 pub use self::lock::Lock;
+use self::work::Work;
+use super::layer::Layer;
 use super::load::{self, Configuration};
 use super::{Build, Built, STEP, known, label};
 use crate::report::{Fault, Kind};
@@ -24,8 +25,6 @@ use crate::site::{BaseDefinition, Family, Site};
 use crate::spec::Digest;
 use crate::spec::plan::Plan;
 
-/// Bytes of the root filesystem read at a time.
-const CHUNK: usize = 1 << 20;
 /// What rpm says of each package, a line (rpm(8), --queryformat): `name:architecture epoch:version-release`.
 pub(super) const RPM_FORMAT: &str = r"%{NAME}:%{ARCH} %|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE}\n";
 /// The most differences to a lock that an error lists.
@@ -64,18 +63,34 @@ pub(super) async fn make_as(
     reference: &str,
     lock: Option<&Lock>,
 ) -> Result<MadeBase> {
-    let (docker, report) = (build.docker().await?, build.report);
-    let name = &definition.name;
     let from = repositories(definition);
-    report.begin(STEP, format!("make {reference} from the packages of {from}"));
+    build.report.begin(STEP, format!("make {reference} from the packages of {from}"));
+    build.engine.let_go_abandoned(|taker| Work::is_held(Path::new(taker))).await?;
     let work = Work::new()?;
-    let made = match &definition.family {
+    let (made, layer) = match &definition.family {
         Family::Apt { suite, keyring } => {
             bootstrap::bootstrap(build, definition, (suite, keyring), lock, &work).await?
         }
-        Family::Rpm { release } => dnf::bootstrap(build, definition, release, lock, &work).await?,
+        Family::Rpm { release } => {
+            let made = dnf::bootstrap(build, definition, release, lock, &work).await?;
+            (made, Layer::written(work.root()).await?)
+        }
     };
-    let root = digest_of(work.root()).await?;
+    let base = of_layer(build, definition, reference, lock, (made, &layer)).await;
+    layer.let_go(build.engine).await?;
+    base
+}
+
+/// The base of a root filesystem.
+async fn of_layer(
+    build: Build<'_>,
+    definition: &BaseDefinition,
+    reference: &str,
+    lock: Option<&Lock>,
+    (made, layer): (lock::Made, &Layer),
+) -> Result<MadeBase> {
+    let (docker, report, name) = (build.docker().await?, build.report, &definition.name);
+    let root = layer.digest();
     if let Some(lock) = lock {
         as_locked(lock, &made, root)?;
     }
@@ -94,7 +109,7 @@ pub(super) async fn make_as(
         report.end(STEP, format!("{reference} is up to date, no package has changed"));
         return Ok(MadeBase { built: here.built(reference, false), lock });
     }
-    load::load(docker, report, reference, &configuration, work.root()).await?;
+    load::load(docker, report, reference, &configuration, layer).await?;
     let made = known(docker, reference).await?;
     let made = made.with_context(|| format!("the engine took {reference} and does not have it"))?;
     report.end(STEP, format!("{reference} is made, {}", crate::spec::ByteSize(made.size)));
@@ -171,21 +186,4 @@ fn repositories(definition: &BaseDefinition) -> &str {
 pub fn digest(definition: &BaseDefinition) -> Result<Digest> {
     let text = serde_json::to_vec(definition).context("write the definition")?;
     Ok(label::digest([text.as_slice()]))
-}
-
-async fn digest_of(path: PathBuf) -> Result<Digest> {
-    tokio::task::spawn_blocking(move || digest_of_file(&path)).await?.context("read the root filesystem")
-}
-
-/// The SHA-256 of a file's bytes; blocks.
-pub(super) fn digest_of_file(path: &Path) -> std::io::Result<Digest> {
-    let mut hash = Sha256::new();
-    let mut file = std::fs::File::open(path)?;
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        match file.read(&mut chunk)? {
-            0 => return Ok(Digest(hash.finalize().into())),
-            length => hash.update(&chunk[..length]),
-        }
-    }
 }

@@ -10,9 +10,10 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
-use super::bootstrap::{Work, keyrings};
+use super::bootstrap::keyrings;
 use super::repos::entries;
 use super::told::explain;
+use super::work::Work;
 use super::{Lock, repositories};
 use crate::report::{Fault, Kind};
 use crate::site::{BaseDefinition, Family, Placed};

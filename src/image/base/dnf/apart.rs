@@ -1,7 +1,7 @@
 //! A package manager at work on a root filesystem: in mounts and processes of its own, so that nothing is left mounted or
 //! running, however it ends.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result};
@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use crate::image::Build;
+use crate::image::base::apart::APART;
 use crate::image::stream::Tail;
 
 /// The first process inside. Words before `--`: `root PATH`, which gets /proc and a /dev with what packages' scripts need;
@@ -85,9 +86,7 @@ impl Apart {
 
     fn command(&self, epoch: u64, words: &[String]) -> Command {
         let mut command = Command::new("unshare");
-        command
-            .args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--"])
-            .args(["sh", "-c", SCRIPT, "sh"]);
+        command.args(APART).args(["sh", "-c", SCRIPT, "sh"]);
         for root in &self.roots {
             command.arg("root").arg(root);
         }
@@ -106,14 +105,4 @@ impl Apart {
             .kill_on_drop(true);
         command
     }
-}
-
-/// Whether a program is in the PATH.
-pub(super) fn is_installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| is_file(&directory.join(program)))
-}
-
-fn is_file(path: &Path) -> bool {
-    path.is_file()
 }

@@ -16,12 +16,13 @@ use std::path::Path;
 use anyhow::Result;
 
 pub(super) use self::address::metadata;
-use self::apart::{Apart, Ended, is_installed};
+use self::apart::{Apart, Ended};
 use self::prepared::{INSTALL, Prepared};
 use self::shipped::{LOOK, SETTLE};
 use super::Lock;
-use super::bootstrap::Work;
+use super::apart::is_installed;
 use super::lock::Made;
+use super::work::Work;
 use crate::image::{Build, STEP};
 use crate::report::{Fault, Kind};
 use crate::site::BaseDefinition;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use super::apart::Apart;
 use super::repos::{self, KeyFile, Setting, repositories};
 use super::{INSIDE, OUT, metadata};
-use crate::image::base::bootstrap::Work;
+use crate::image::base::work::Work;
 use crate::report::{Fault, Kind};
 use crate::site::BaseDefinition;
 
