@@ -30,9 +30,20 @@ author_site() {
     done
 }
 
+# A minimal Debian has apt, which the priorities of this repository do not say.
 bare_mmdebstrap() {
-    SOURCE_DATE_EPOCH=1700000000 mmdebstrap --quiet --variant=minbase --format=tar --keyring="$packages/local.gpg" \
-        local "$MOORAGE_WORLD/tmp/bare.tar" "$author/common/repos/bench-1/local.sources"
+    SOURCE_DATE_EPOCH=1700000000 mmdebstrap --quiet --variant=minbase --include=apt --format=tar \
+        --keyring="$packages/local.gpg" local "$MOORAGE_WORLD/tmp/bare.tar" "$author/common/repos/bench-1/local.sources"
+}
+
+# same_packages: both sides have made the same, package for package.
+same_packages() {
+    local container
+    tar -xOf "$MOORAGE_WORLD/tmp/bare.tar" ./var/lib/dpkg/status | grep -E '^(Package|Version):' >"$MOORAGE_WORLD/tmp/by-hand"
+    container=$(docker create --network none moorage/bench-1)
+    docker cp "$container:/var/lib/dpkg/status" - | tar -xO | grep -E '^(Package|Version):' >"$MOORAGE_WORLD/tmp/ours"
+    docker rm "$container" >>"$log"
+    diff "$MOORAGE_WORLD/tmp/by-hand" "$MOORAGE_WORLD/tmp/ours" >&2 || fail "the two sides do not make the same packages"
 }
 
 base_build() {
@@ -47,6 +58,7 @@ base_build() {
         ours=$took
         settle
         timed bare_mmdebstrap
+        same_packages
         rm -f "$MOORAGE_WORLD/tmp/bare.tar"
         sides base-build "$round" "$ours" "$took"
     done

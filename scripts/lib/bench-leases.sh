@@ -219,6 +219,20 @@ pinging_lan_gone() {
     rm -r "$MOORAGE_WORLD/tmp/dhcpd"
 }
 
+# bare_exchanges PARENT ROUNDS: what twenty leases take against one where nobody does anything but send packets.
+bare_exchanges() {
+    local round twenty one
+    ratios=()
+    "$here/dhcp-exchanges" "$1" 1 >>"$log"
+    for ((round = 1; round <= $2; round++)); do
+        twenty=$("$here/dhcp-exchanges" "$1" 20)
+        one=$("$here/dhcp-exchanges" "$1" 1)
+        say "bare packets $round: twenty $twenty us, one $one us"
+        ratios+=("$(awk -v twenty="$twenty" -v one="$one" 'BEGIN { print twenty / one }')")
+    done
+    say "bare packets: ratio $(median "${ratios[@]}")"
+}
+
 lease_burst() {
     local pinging rounds=${MOORAGE_BENCH_ROUNDS:-7}
     step "lease-burst: twenty leases asked for at once, against one; the server pings an address before it offers it"
@@ -226,7 +240,8 @@ lease_burst() {
     bursts lease-burst mo-burst "$rounds"
     pinging_lan_gone
     verdict lease-burst 1.50 "$(median "${ratios[@]}")"
-    step "lease-burst-at-once: the same, with a server that answers at once (for comparison, no goal)"
+    step "lease-burst-at-once: the same, with a server that answers at once (for comparison, no goal), and bare packets"
     bursts lease-burst-at-once "$LAB_PARENT" "$rounds"
     say "lease-burst-at-once: ratio $(median "${ratios[@]}")"
+    bare_exchanges "$LAB_PARENT" "$rounds"
 }

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "all of this is test code")]
 
+mod arp;
 mod dhcpd;
 mod dockerd;
 mod doctor;

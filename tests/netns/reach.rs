@@ -1,5 +1,6 @@
 //! Who reaches whom: host, container, LAN, by IPv4 and IPv6.
 
+use crate::arp::{Ear, Said};
 use crate::kernel::Kernel;
 use crate::server::Server;
 use crate::world::{self, HOST_ADDRESS, MAC, NETWORK, PARENT, SERVER_ADDRESS, journal, sh, try_sh, until};
@@ -85,6 +86,20 @@ fn the_lan_is_told_that_an_address_is_another_machine_s_now() {
         until(&lan, MAC, |view| view.is_live()).await;
         // Asked of nobody (RFC 5227, 2.3).
         kernel.until(|| known().contains(&MAC.to_string())).await;
+    });
+}
+
+#[test]
+fn who_uses_an_address_says_so_before_it_is_probed_for_to_the_end() {
+    world::run(|world| async move {
+        let _server = Server::start(&world);
+        let (lan, dockerd) = world.ready().await;
+        let ear = Ear::on(&world);
+        let container = dockerd.run("e1", MAC).await;
+        let address = container.ip().parse().unwrap();
+        until(&lan, MAC, |view| view.is_live()).await;
+        let said: Vec<Said> = std::iter::repeat_with(|| ear.next(MAC, address)).take(3).collect();
+        assert_eq!(said, [Said::Probe, Said::Announcement, Said::Probe]);
     });
 }
 

@@ -119,7 +119,7 @@ impl Wire {
 }
 
 /// All frames that arrive at an interface of this thread's namespace, none that leave it.
-fn tap(interface: &str) -> Socket {
+pub fn tap(interface: &str) -> Socket {
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0))).unwrap();
     let index = rustix::net::netdevice::name_to_index(&socket, interface).unwrap();
     let load = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
