@@ -23,17 +23,17 @@ pub async fn plan(
     let name = source.spec.name.as_str();
     let found = lifecycle::engine_container(host, source).await?;
     let (opt, volume) = (host.opt.clone(), source.opt_volume().to_owned());
-    let look = move || Ok((opt.layers_of(&volume)?, opt.large_files(&volume, LARGE)?));
+    let reflinks = opt.reflinks();
+    let look = move || {
+        // Where a first write copies nothing, no file needs to be looked for: it takes longer the more there are.
+        let large = if reflinks { Vec::new() } else { opt.large_files(&volume, LARGE)? };
+        Ok((opt.layers_of(&volume)?, large))
+    };
     let look = host.walks.walk(uid, look);
     let (disk_bytes, (layers, large)) = tokio::try_join!(host.engine.written_bytes(name), look)?;
-    let reflinks = host.opt.reflinks();
-    let large_files = match reflinks {
-        true => Vec::new(),
-        false => large
-            .into_iter()
-            .map(|file| LargeFile { path: format!("/opt/{}", file.path.display()), bytes: file.bytes })
-            .collect(),
-    };
+    let large = large.into_iter();
+    let large =
+        large.map(|file| LargeFile { path: format!("/opt/{}", file.path.display()), bytes: file.bytes });
     let flatten = Store::is_high(&layers);
     Ok(ClonePlan {
         source: source.spec.name.clone(),
@@ -42,7 +42,7 @@ pub async fn plan(
         plan: steps(name, &names, (&source.spec.address, found.running, flatten, start), disk_bytes),
         clones: names,
         disk_bytes,
-        large_files,
+        large_files: large.collect(),
     })
 }
 
