@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # The cases of scripts/bench that are about leases: dockerd's calls are made by curl, in namespaces without containers.
-# Sourced by world-bench, whose words these are: log, took, ratios.
-: "${log:=/dev/null}"
+# Sourced by world-bench, whose words these are: here, log, took, ratios.
+: "${log:=/dev/null}" "${here:=scripts/lib}"
 
 plugin=/run/moorage/plugin.sock
 
@@ -223,10 +223,10 @@ pinging_lan_gone() {
 bare_exchanges() {
     local round twenty one
     ratios=()
-    "$here/dhcp-exchanges" "$1" 1 >>"$log"
+    "$here/../bare/dhcp-exchanges" "$1" 1 >>"$log"
     for ((round = 1; round <= $2; round++)); do
-        twenty=$("$here/dhcp-exchanges" "$1" 20)
-        one=$("$here/dhcp-exchanges" "$1" 1)
+        twenty=$("$here/../bare/dhcp-exchanges" "$1" 20)
+        one=$("$here/../bare/dhcp-exchanges" "$1" 1)
         say "bare packets $round: twenty $twenty us, one $one us"
         ratios+=("$(awk -v twenty="$twenty" -v one="$one" 'BEGIN { print twenty / one }')")
     done
