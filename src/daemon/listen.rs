@@ -1,13 +1,12 @@
 //! The two sockets: handed over by systemd, or made here.
 
-use std::fs::{File, Permissions};
+use std::fs::{File, Permissions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixListener;
 
 use crate::report::{Fault, Kind};
@@ -32,13 +31,13 @@ pub fn only_one(run: &Path) -> Result<File> {
         File::options().create(true).truncate(false).write(true).open(&path)
     };
     let lock = open().with_context(|| format!("open {}", path.display()))?;
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+    match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
+        Err(TryLockError::WouldBlock) => {
             let what = format!("another daemon holds {}", run.display());
             Err(Fault::new(Kind::Failed, what).next("end it first, or use that one").into())
         }
-        Err(error) => Err(error).with_context(|| format!("lock {}", path.display())),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", path.display())),
     }
 }
 

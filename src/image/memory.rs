@@ -1,11 +1,9 @@
 //! What this host remembers of the images it made: their locks, and rebuilds that are not done.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
 
 use super::base::Lock;
 use super::rebuild::{Attempt, Promotion};
@@ -63,14 +61,14 @@ impl Memory {
         let path = self.directory.join("turn");
         let file = File::options().create(true).append(true).open(&path);
         let file = file.with_context(|| format!("open {}", path.display()))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match file.try_lock() {
             Ok(()) => Ok(file),
-            Err(Errno::WOULDBLOCK) => {
+            Err(TryLockError::WouldBlock) => {
                 Err(Fault::new(Kind::Failed, "another rebuild-images is at work on this host")
                     .next("wait until it is done, then run the same command again")
                     .into())
             }
-            Err(error) => Err(error).with_context(|| format!("lock {}", path.display())),
+            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", path.display())),
         }
     }
 }

@@ -15,7 +15,6 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::report::{Fault, Kind, Reporter};
@@ -223,8 +222,7 @@ fn need_root() -> Result<()> {
 /// Starts and stops of labs wait for each other; the lock goes with the descriptor, however the process ends.
 fn lock() -> Result<std::fs::File> {
     let directory = std::fs::File::open(DIRECTORY).with_context(|| format!("open {DIRECTORY}"))?;
-    rustix::fs::flock(&directory, FlockOperation::LockExclusive)
-        .with_context(|| format!("lock {DIRECTORY}"))?;
+    directory.lock().with_context(|| format!("lock {DIRECTORY}"))?;
     Ok(directory)
 }
 

@@ -4,13 +4,11 @@
 //! is not mounted, all of it would seem to be left over and would be removed. So the marker and the records each hold the
 //! store's id, and a store that holds something is opened with its own records only.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
 
 use super::layer::{names, unused};
 use crate::report::{Fault, Kind};
@@ -48,8 +46,8 @@ impl Marker<'_> {
         let path = self.path();
         let opened = File::options().create(true).truncate(false).read(true).write(true).open(&path);
         let mut marker = opened.with_context(|| format!("open {}", path.display()))?;
-        match rustix::fs::flock(&marker, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => {
+        match marker.try_lock() {
+            Err(TryLockError::WouldBlock) => {
                 let what = format!("{} is in use by another daemon", self.storage.display());
                 return Err(Fault::new(Kind::Failed, what).into());
             }

@@ -6,7 +6,6 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::name::Name;
@@ -111,8 +110,7 @@ impl Place {
         let lock = move || -> Result<Lock> {
             let open = File::options().create(true).append(true).open(&path);
             let file = open.with_context(|| format!("open {}", path.display()))?;
-            flock(&file, FlockOperation::LockExclusive)
-                .with_context(|| format!("lock {}", path.display()))?;
+            file.lock().with_context(|| format!("lock {}", path.display()))?;
             Ok(Lock(file))
         };
         tokio::task::spawn_blocking(lock).await?

@@ -9,7 +9,6 @@ use std::fs::File;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
 use anyhow::{Context as _, Result, anyhow};
-use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
@@ -82,7 +81,7 @@ fn held<T: Serialize + DeserializeOwned>(records: &Records<T>) -> Result<File> {
     let path = records.directory();
     let doing = || format!("lock {}", path.display());
     let directory = File::open(path).with_context(doing)?;
-    flock(&directory, FlockOperation::LockExclusive).with_context(doing)?;
+    directory.lock().with_context(doing)?;
     Ok(directory)
 }
 
