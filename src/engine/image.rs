@@ -8,7 +8,7 @@ use bollard::query_parameters::{CreateContainerOptionsBuilder, CreateImageOption
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, fault, found, whole};
+use super::{Engine, changes, fault, found};
 use crate::report::{Fault, Kind, Reporter, Unit};
 
 /// The container through which an image is looked into. It is never started.
@@ -59,7 +59,7 @@ impl Engine {
         let answer = self.docker().await?.inspect_image(reference).await;
         let Some(image) = found(answer, format!("look at the image {reference}"))? else { return Ok(None) };
         let config = image.config.unwrap_or_default();
-        let stop_signal = whole::stop_signal(&config);
+        let stop_signal = changes::stop_signal(&config);
         Ok(Some(Image {
             id: image.id.unwrap_or_default(),
             size: image.size.unwrap_or_default().max(0) as u64,

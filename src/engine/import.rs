@@ -1,13 +1,16 @@
-//! A layer that the engine takes in while somebody still writes it. The engine makes an image of it, which says whose it
-//! is, so that what a killed process has left can be told from what somebody is about to use.
+//! An image of a tar that somebody still writes. Where only its layer is wanted it says whose it is, so that what a killed
+//! process has left can be told from what somebody is about to use.
 
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result};
-use bollard::query_parameters::{CreateImageOptionsBuilder, ListImagesOptionsBuilder};
+use bollard::errors::Error;
+use bollard::models::ImageConfig;
+use bollard::query_parameters::{CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptions};
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _};
 
+use super::changes::changes;
 use super::{Engine, fault, found};
 use crate::report::{Fault, Kind};
 use crate::spec::Digest;
@@ -35,7 +38,34 @@ impl Engine {
         Ok(!info.driver_status.into_iter().flatten().any(|line| line == CONTAINERD))
     }
 
-    /// Takes in an uncompressed tar as it comes. `taker` is written on it, a word without spaces or quotes.
+    /// Makes an image of one layer, of a tar as it comes; answers its id. Its configuration is what `changes` says.
+    ///
+    /// A tar that ends with an error makes none.
+    pub(super) async fn import(
+        &self,
+        tar: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+        name: Option<&str>,
+        changes: Vec<String>,
+        doing: &str,
+    ) -> Result<String> {
+        let options = CreateImageOptionsBuilder::default().from_src("-").changes(changes);
+        let options = match name {
+            Some(name) => options.repo(name).tag("latest"),
+            None => options,
+        };
+        // It answers when it has all.
+        let docker = self.docker().await?.clone().with_timeout(super::WHOLE_DISK);
+        let body = bollard::body_try_stream(tar);
+        let said: Vec<_> = docker
+            .create_image(Some(options.build()), Some(body), None)
+            .try_collect()
+            .await
+            .map_err(|e| fault(e, doing))?;
+        let image = said.into_iter().filter_map(|said| said.status).next_back();
+        image.context("the engine made an image of a tar and does not say which")
+    }
+
+    /// Takes in an uncompressed tar as it comes. `taker` is written on it.
     ///
     /// A tar that ends with an error is not taken.
     pub async fn take_layer(
@@ -44,18 +74,8 @@ impl Engine {
         taker: &str,
     ) -> Result<Taken> {
         let doing = "take in a layer";
-        let label = format!("LABEL {TAKER}={taker}");
-        let options = CreateImageOptionsBuilder::default().from_src("-").changes(vec![label]).build();
-        // It answers when it has all.
-        let docker = self.docker().await?.clone().with_timeout(super::WHOLE_DISK);
-        let body = bollard::body_try_stream(tar);
-        let said: Vec<_> = docker
-            .create_image(Some(options), Some(body), None)
-            .try_collect()
-            .await
-            .map_err(|e| fault(e, doing))?;
-        let image = said.into_iter().filter_map(|said| said.status).next_back();
-        let image = image.context("the engine took in a layer and does not say as what")?;
+        let label = changes(&ImageConfig::default(), &[(TAKER, taker)]);
+        let image = self.import(tar, None, label, doing).await?;
         let seen = found(self.docker().await?.inspect_image(&image).await, doing)?;
         let layers = seen.and_then(|seen| seen.root_fs).and_then(|root| root.layers).unwrap_or_default();
         match layers.as_slice() {
@@ -69,7 +89,7 @@ impl Engine {
 
     /// Lets go of a layer that was taken in; what else is made of it keeps it.
     pub async fn let_go(&self, taken: &Taken) -> Result<()> {
-        self.untag(&taken.image).await
+        self.let_go_of(&taken.image).await
     }
 
     /// Lets go of the layers whose takers are gone.
@@ -83,9 +103,17 @@ impl Engine {
             let named = image.repo_tags.iter().any(|tag| tag != "<none>:<none>");
             let taker = image.labels.get(TAKER).filter(|taker| !named && !is_there(taker));
             if taker.is_some() {
-                self.untag(&image.id).await?;
+                self.let_go_of(&image.id).await?;
             }
         }
         Ok(())
+    }
+
+    /// A conflict is somebody's container of that image, who has a use for it then.
+    async fn let_go_of(&self, image: &str) -> Result<()> {
+        match self.docker().await?.remove_image(image, None::<RemoveImageOptions>, None).await {
+            Ok(_) | Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => Ok(()),
+            Err(error) => Err(fault(error, format!("let go of the layer {image}")).into()),
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! dockerd calls our drivers while it serves us, so `lan` and `opt` must never come here.
 
 mod cgroup;
+mod changes;
 mod container;
 mod disk;
 mod down;

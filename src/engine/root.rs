@@ -39,7 +39,7 @@ impl Engine {
     pub async fn commit(&self, container: &str, key: &str, owner: &str) -> Result<String> {
         if self.is_high(container).await? {
             let labels = [(ROOT_LABEL, key), ("moorage.owner", owner), (LABEL, "")];
-            return self.import(container, &format!("{ROOTS}{key}"), &labels).await;
+            return self.flatten(container, &format!("{ROOTS}{key}"), &labels).await;
         }
         let doing = format!("commit the root filesystem of {container}");
         // Whatever is made of it by hand must not look like the container it was taken from.

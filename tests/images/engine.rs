@@ -1,12 +1,15 @@
 //! A Docker Engine of one test.
 
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 /// A dockerd in a mount namespace of its own, without a network of its own, gone with the value.
 pub struct Engine {
     dockerd: Child,
     pub directory: tempfile::TempDir,
+    /// Where commands put what is for a moment. Not everybody's path is a word.
+    pub temporary: PathBuf,
 }
 
 impl Engine {
@@ -40,7 +43,8 @@ impl Engine {
                 panic!("dockerd did not get ready:\n{}", std::fs::read_to_string(at("log")).unwrap());
             };
             if said[..length].windows(7).any(|word| word == b"READY=1") {
-                return Engine { dockerd, directory };
+                let temporary = directory.path().join("for a moment");
+                return Engine { dockerd, directory, temporary };
             }
         }
     }
@@ -77,8 +81,10 @@ impl Engine {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
+        std::fs::create_dir_all(&self.temporary).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_moorage"));
         command.args(arguments).env("DOCKER_HOST", self.socket()).env("HOME", self.directory.path());
+        command.env("TMPDIR", &self.temporary);
         command.stdin(Stdio::null());
         command
     }

@@ -1,4 +1,4 @@
-//! The engine's socket, with somebody in between who holds one request back.
+//! The engine's socket, with somebody in between who does not let one request through.
 
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
@@ -11,6 +11,12 @@ use std::time::Duration;
 /// The longest that a test waits for the request.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+#[derive(Clone, Copy)]
+enum Then {
+    Hold,
+    HangUp,
+}
+
 pub struct Relay {
     pub socket: String,
     held: Receiver<()>,
@@ -20,6 +26,15 @@ impl Relay {
     /// To the engine at `engine`; of the requests that have `word` in their head, the one after `passed` of them never
     /// gets there.
     pub fn holding(engine: &Path, at: &Path, word: &'static str, passed: usize) -> Relay {
+        Relay::new(engine, at, word, passed, Then::Hold)
+    }
+
+    /// Who makes a request with `word` in its head is hung up on.
+    pub fn hanging_up(engine: &Path, at: &Path, word: &'static str) -> Relay {
+        Relay::new(engine, at, word, 0, Then::HangUp)
+    }
+
+    fn new(engine: &Path, at: &Path, word: &'static str, passed: usize, then: Then) -> Relay {
         let listener = UnixListener::bind(at).unwrap();
         let (tell, held) = channel();
         let (engine, left) = (engine.to_owned(), Arc::new(Mutex::new(passed)));
@@ -27,7 +42,7 @@ impl Relay {
             for client in listener.incoming().flatten() {
                 let Ok(server) = UnixStream::connect(&engine) else { continue };
                 let (left, tell) = (Arc::clone(&left), tell.clone());
-                std::thread::spawn(move || relay(client, server, word, &left, &tell));
+                std::thread::spawn(move || relay(client, server, (word, then), &left, &tell));
             }
         });
         Relay { socket: format!("unix://{}", at.display()), held }
@@ -42,7 +57,7 @@ impl Relay {
 fn relay(
     client: UnixStream,
     server: UnixStream,
-    word: &str,
+    (word, then): (&str, Then),
     left: &Mutex<usize>,
     tell: &Sender<()>,
 ) -> Option<()> {
@@ -65,7 +80,8 @@ fn relay(
                 None => {
                     tell.send(()).ok()?;
                     // Until whoever asked is gone.
-                    while from.read(&mut chunk).is_ok_and(|count| count > 0) {}
+                    while matches!(then, Then::Hold) && from.read(&mut chunk).is_ok_and(|count| count > 0) {}
+                    from.shutdown(Shutdown::Both).ok();
                     return to.shutdown(Shutdown::Both).ok();
                 }
             }

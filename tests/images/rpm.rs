@@ -28,7 +28,10 @@ impl Place {
     }
 
     fn with(repository: RpmRepository) -> Place {
-        let place = Place { author: Author::new(), repository };
+        let mut place = Place { author: Author::new(), repository };
+        // dnf knows no quotes.
+        let word = place.engine.directory.path().join("word");
+        place.author.engine.temporary = word;
         place.base("hello");
         place.repo(&place.repository.path().display().to_string(), "gpgcheck=1");
         place.key("KEY-local");
@@ -108,6 +111,7 @@ fn a_base_of_the_rpm_family_and_what_is_above_it() {
     assert_eq!(place.ok(&["rebuild-images"]), "");
 
     what_cannot_be_verified_is_not_made(&place);
+    a_directory_that_dnf_takes_apart_is_named(place);
 }
 
 /// EL 8's rpm knows no other database.
@@ -138,6 +142,12 @@ fn a_base_whose_packages_are_in_berkeley_db_is_the_same_byte_for_byte() {
     let all = asked(&["-qa"]);
     assert!(all.contains("hello ") && all.contains("basefiles "), "{all}");
     assert_eq!(asked(&["-q", "--whatprovides", "/bin/sh"]), "basefiles ");
+}
+
+fn a_directory_that_dnf_takes_apart_is_named(mut place: Place) {
+    place.author.engine.temporary = place.engine.directory.path().join("two words");
+    let (code, told) = place.refused();
+    assert!(code == 2 && told.contains("two words") && told.contains("TMPDIR=/var/tmp"), "{code}: {told}");
 }
 
 fn what_cannot_be_verified_is_not_made(place: &Place) {

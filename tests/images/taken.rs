@@ -14,6 +14,12 @@ fn taken(place: &Place) -> Vec<String> {
     said.lines().map(str::to_owned).collect()
 }
 
+/// The directories that are worked in, or were.
+fn directories(place: &Place) -> usize {
+    let named = std::fs::read_dir(&place.engine.temporary).unwrap().map(|entry| entry.unwrap().file_name());
+    named.filter(|name| name.to_str().unwrap().starts_with("moorage-base-")).count()
+}
+
 fn is_made(place: &Place) -> bool {
     !place.engine.docker(&["images", "--quiet", "moorage/local-1"]).is_empty()
 }
@@ -46,10 +52,16 @@ fn what_a_killed_make_has_taken_in_goes_and_what_another_has_stays() {
     assert!(of_another.len() == 1 && of_another != left, "{of_another:?} after {left:?}");
     place.ok(&MAKE);
     assert_eq!(taken(&place), of_another, "only what nobody is about to use goes");
+    assert_eq!(directories(&place), 1, "that of who is about to");
     let made = place.id("local-1");
 
     another.kill().unwrap();
     another.wait().unwrap();
+    // Somebody looks into what was left.
+    place.engine.docker(&["create", "--name", "looks", "--network", "none", &of_another[0], "true"]);
+    place.ok(&[&MAKE[..], &["--refresh"]].concat());
+    assert_eq!((taken(&place), directories(&place)), (of_another, 0), "a container needs it");
+    place.engine.docker(&["rm", "looks"]);
     place.ok(&[&MAKE[..], &["--refresh"]].concat());
     assert_eq!((taken(&place), place.id("local-1")), (Vec::new(), made));
     assert_eq!(place.hello("local-1"), "1.0");
@@ -95,4 +107,22 @@ fn an_engine_that_goes_away_is_named() {
     assert_eq!(running.wait().unwrap().code(), Some(3), "{told:?}");
     let told = told.join("\n");
     assert!(told.contains("cannot take in a layer") && told.contains("went away"), "{told}");
+}
+
+#[test]
+#[ignore = "needs the package mirror and minutes: scripts/test --soak"]
+fn an_engine_that_keeps_a_layer_takes_nothing_from_the_base() {
+    let place = Place::new();
+    let engine = place.engine.directory.path();
+    let relay = Relay::hanging_up(&engine.join("socket"), &engine.join("keeps"), "DELETE /images/");
+    let site = place.site.path().to_str().unwrap();
+    let mut command = place.engine.command(&[&["--site", site], &MAKE[..]].concat());
+    command.env("DOCKER_HOST", &relay.socket).stdout(Stdio::null()).stderr(Stdio::piped());
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("stays until the next make-base-image"), "{told}");
+    assert_eq!((taken(&place).len(), is_made(&place)), (1, true));
+    place.ok(&[&MAKE[..], &["--refresh"]].concat());
+    assert_eq!(taken(&place), Vec::<String>::new());
 }

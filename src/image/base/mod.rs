@@ -66,6 +66,7 @@ pub(super) async fn make_as(
     let from = repositories(definition);
     build.report.begin(STEP, format!("make {reference} from the packages of {from}"));
     build.engine.let_go_abandoned(|taker| Work::is_held(Path::new(taker))).await?;
+    Work::clear_abandoned(build.report);
     let work = Work::new()?;
     let (made, layer) = match &definition.family {
         Family::Apt { suite, keyring } => {
@@ -77,7 +78,13 @@ pub(super) async fn make_as(
         }
     };
     let base = of_layer(build, definition, reference, lock, (made, &layer)).await;
-    layer.let_go(build.engine).await?;
+    // Whatever became of the base; what the engine keeps of it now is the next one's to clear up.
+    if let Err(error) = layer.let_go(build.engine).await {
+        build.report.warning(format!(
+            "a layer of {} stays until the next make-base-image: {error:#}",
+            definition.name
+        ));
+    }
     base
 }
 

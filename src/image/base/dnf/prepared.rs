@@ -34,6 +34,7 @@ pub(super) struct Prepared {
 
 impl Prepared {
     pub fn new(definition: &BaseDefinition, work: &Work) -> Result<Prepared> {
+        is_one_word(work.path())?;
         let repos = work.repos(definition)?;
         let keys = repos::keys(definition, &repos)?;
         let at = |name: &str| work.path().join(name);
@@ -117,5 +118,29 @@ impl Prepared {
         let chroot =
             ["chroot", &self.stage0.display().to_string(), "/bin/sh", "-c", script, "sh"].map(str::to_owned);
         chroot.into_iter().chain(words).collect()
+    }
+}
+
+/// dnf takes a list of directories apart at blanks and commas, and knows no quotes (dnf.conf(5), list).
+fn is_one_word(directory: &Path) -> Result<(), Fault> {
+    let text = directory.display().to_string();
+    match text.contains(|c: char| c.is_whitespace() || c == ',') {
+        false => Ok(()),
+        true => Err(Fault::new(Kind::Usage, format!("dnf cannot work in {text:?}"))
+            .why("it takes a directory's name apart at blanks and commas")
+            .next("the same command with TMPDIR=/var/tmp")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_dnf_would_take_apart_is_refused() {
+        is_one_word(Path::new("/var/tmp/moorage-base-x")).unwrap();
+        for bad in ["/var/my tmp/x", "/var/a,b/x", "/var/a\tb"] {
+            assert_eq!(is_one_word(Path::new(bad)).unwrap_err().kind, Kind::Usage, "{bad:?}");
+        }
     }
 }
