@@ -1,5 +1,6 @@
 //! One of the two servers, kept serving: connections are taken here and handed to the server's own process, which is started
-//! again when it ends, and followed by another one when there is a new certificate. So nobody who pulls notices either.
+//! again when it ends, and followed by another one when there is a new certificate. So nobody who pulls notices either: it is
+//! told to end when nobody is connected to it any more, as it hangs up on whoever has not asked yet when it is told.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -15,10 +16,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::configuration::PROGRAM;
 
-/// How long a process that is followed by another one goes on with what it is sending.
+/// How long a process that is followed by another one waits for those who are connected to it.
+const LONGEST: Duration = Duration::from_secs(3600);
+/// How long it goes on with what it is sending then.
 const DRAIN: &str = "1h";
 /// How long it goes on when all is to end.
 const LAST_WORDS: Duration = Duration::from_secs(30);
@@ -31,8 +36,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of a connection on their way, in each direction.
 const BUFFER: usize = 256 << 10;
 
-/// Where the server's process listens; none while it starts.
-type Now = watch::Sender<Option<PathBuf>>;
+/// Where connections go; nowhere while a process starts.
+type Now = watch::Sender<Option<Open>>;
+
+/// A process that listens, and all who are connected to it.
+struct Open {
+    socket: PathBuf,
+    connections: TaskTracker,
+}
 
 /// Keeps the server with this configuration on `port`, until SIGTERM. SIGHUP: the configuration's certificate is a new one.
 pub async fn keep(configuration: &Path, port: u16) -> Result<()> {
@@ -50,7 +61,7 @@ pub async fn keep(configuration: &Path, port: u16) -> Result<()> {
     let (now, at) = watch::channel(None);
     let taking = tokio::spawn(take(listener, at));
     let mut process = Process::start(configuration, sockets.path(), &now).await?;
-    let mut former = JoinSet::new();
+    let (mut former, ending) = (JoinSet::new(), CancellationToken::new());
     loop {
         tokio::select! {
             status = process.child.wait() => {
@@ -62,9 +73,8 @@ pub async fn keep(configuration: &Path, port: u16) -> Result<()> {
                 // What serves now goes on where the next one does not start.
                 match Process::start(configuration, sockets.path(), &now).await {
                     Ok(next) => {
-                        let mut last = std::mem::replace(&mut process, next);
-                        last.tell(Signal::TERM);
-                        former.spawn(async move { last.child.wait().await });
+                        let last = std::mem::replace(&mut process, next);
+                        former.spawn(last.retire(ending.clone()));
                         tracing::info!("another process serves, with the certificate as it is now");
                     }
                     Err(error) => tracing::error!("the process that serves stays: {error:#}"),
@@ -77,7 +87,8 @@ pub async fn keep(configuration: &Path, port: u16) -> Result<()> {
     }
     taking.abort();
     process.tell(Signal::TERM);
-    // Those before it have been told; what is left after this ends with us.
+    ending.cancel();
+    // What is left after this ends with us.
     let all = async {
         let _ = process.child.wait().await;
         while former.join_next().await.is_some() {}
@@ -107,6 +118,7 @@ async fn again(configuration: &Path, sockets: &Path, now: &Now, mut since: Insta
 struct Process {
     child: Child,
     since: Instant,
+    connections: TaskTracker,
 }
 
 impl Process {
@@ -124,7 +136,8 @@ impl Process {
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn();
-        let mut process = Process { child: child.with_context(|| format!("start {PROGRAM}"))?, since };
+        let child = child.with_context(|| format!("start {PROGRAM}"))?;
+        let mut process = Process { child, since, connections: TaskTracker::new() };
         while UnixStream::connect(&socket).await.is_err() {
             if let Ok(ended) = timeout(RETRY, process.child.wait()).await {
                 bail!("{PROGRAM} has ended at once: {}", ended?);
@@ -133,8 +146,20 @@ impl Process {
                 bail!("{PROGRAM} does not listen after {} s", PATIENCE.as_secs());
             }
         }
-        now.send_replace(Some(socket));
+        now.send_replace(Some(Open { socket, connections: process.connections.clone() }));
         Ok(process)
+    }
+
+    /// Ends it once nobody is connected to it, to which nobody connects any more.
+    async fn retire(mut self, ending: CancellationToken) {
+        self.connections.close();
+        tokio::select! {
+            () = self.connections.wait() => {}
+            () = sleep(LONGEST) => {}
+            () = ending.cancelled() => {}
+        }
+        self.tell(Signal::TERM);
+        let _ = self.child.wait().await;
     }
 
     fn tell(&self, signal: Signal) {
@@ -146,7 +171,7 @@ impl Process {
 }
 
 /// Takes connections and hands them on.
-async fn take(listener: TcpListener, at: watch::Receiver<Option<PathBuf>>) {
+async fn take(listener: TcpListener, at: watch::Receiver<Option<Open>>) {
     loop {
         match listener.accept().await {
             // Those that are there outlive this: what is being sent is sent to the end.
@@ -160,19 +185,24 @@ async fn take(listener: TcpListener, at: watch::Receiver<Option<PathBuf>>) {
     }
 }
 
-async fn hand_on(mut client: TcpStream, mut at: watch::Receiver<Option<PathBuf>>) {
+async fn hand_on(mut client: TcpStream, mut at: watch::Receiver<Option<Open>>) {
     let _ = client.set_nodelay(true);
     let connect = async {
         loop {
-            let socket = at.wait_for(Option::is_some).await.ok()?.clone()?;
+            let (socket, connected) = {
+                // No other process follows it while this is borrowed.
+                let now = at.wait_for(Option::is_some).await.ok()?;
+                let open = now.as_ref()?;
+                (open.socket.clone(), open.connections.token())
+            };
             if let Ok(server) = UnixStream::connect(&socket).await {
-                return Some(server);
+                return Some((server, connected));
             }
             // It has just ended, which is not known yet.
             sleep(RETRY).await;
         }
     };
-    if let Ok(Some(mut server)) = timeout(PATIENCE, connect).await {
+    if let Ok(Some((mut server, _connected))) = timeout(PATIENCE, connect).await {
         // Either side may go away at any time.
         let _ = copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await;
     }

@@ -36,7 +36,10 @@ fn a_branch_becomes_a_machine_on_the_lan() {
     // The interface is the container's own: it has the MAC and the address that were reported, and IPv6.
     scene.ssh(&ann, &made, "ip -o link show eth0").ok().says(&made.mac());
     scene.ssh(&ann, &made, "ip -o -4 address show eth0").ok().says(&made.address());
-    let ipv6 = scene.ssh(&ann, &made, "ip -o -6 address show dev eth0 scope global").ok().says("inet6");
+    // The kernel asks first whether anybody has it already.
+    let chosen =
+        "until ip -o -6 address show dev eth0 scope global -tentative | grep inet6; do sleep 0.1; done";
+    let ipv6 = scene.ssh(&ann, &made, chosen).ok();
     let listed = scene.containers().into_iter().find(|one| one["name"] == name.as_str()).unwrap();
     ipv6.says(
         listed["ipv6"][0].as_str().unwrap_or_else(|| panic!("list-containers has no IPv6: {listed:#}")),

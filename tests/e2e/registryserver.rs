@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::events::until_directory;
@@ -231,6 +232,47 @@ fn what_cannot_be_started_is_said_and_leaves_nothing() {
     assert_eq!(place.show()["directory"], elsewhere.to_str().unwrap());
 }
 
+/// A connection that is kept for further requests.
+struct Kept(Child);
+
+impl Kept {
+    fn open(trusted: &str) -> Kept {
+        let mut client = root().command("openssl");
+        client.args(["s_client", "-quiet", "-verify_quiet", "-connect", PULL, "-CAfile", trusted]);
+        client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        Kept(client.spawn().unwrap())
+    }
+
+    /// The first line of the answer.
+    fn ask(&mut self) -> String {
+        let (to, from) = (self.0.stdin.as_mut().unwrap(), self.0.stdout.as_mut().unwrap());
+        to.write_all(b"GET /v2/ HTTP/1.1\r\nHost: registry.test\r\n\r\n").unwrap();
+        let (mut answer, mut one) = (Vec::new(), [0]);
+        while !answer.ends_with(b"\r\n\r\n{}") && from.read(&mut one).unwrap() > 0 {
+            answer.extend(one);
+        }
+        String::from_utf8_lossy(&answer).lines().next().unwrap_or("it was hung up on").to_owned()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What a process is known by, though its id be another's soon. None: it is gone.
+fn process(pid: &str) -> Option<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+}
+
+fn until_ended(process: &OwnedFd) {
+    let mut ended = [rustix::event::PollFd::new(process, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut ended, None).unwrap();
+}
+
 /// What a server's own process is, below the one that keeps it.
 fn server_of(keeper: &str) -> String {
     root().run("ps", &["--ppid", keeper.trim(), "-o", "pid="]).ok().stdout.trim().to_owned()
@@ -262,6 +304,9 @@ fn a_certificate_is_renewed_and_a_server_dies_while_everybody_pulls() {
         asked
     });
     let (keepers, before) = (place.processes(), server_of(&place.processes()[0]));
+    let former = process(&before).unwrap();
+    let mut kept = Kept::open(&trusted);
+    assert_eq!(kept.ask(), "HTTP/1.1 200 OK");
     place
         .start(&["--name", ADDRESS, "--name", "renewed.test"])
         .ok()
@@ -270,23 +315,26 @@ fn a_certificate_is_renewed_and_a_server_dies_while_everybody_pulls() {
     let renewed = ["-sS", "-f", "--cacert", &trusted, "--resolve", &at, "https://renewed.test:6443/v2/"];
     root().run("curl", &renewed).ok();
     assert_eq!(place.processes(), keepers);
-    // The former one is still sending.
+    // The former one is still sending, and answers who had asked nothing when the other one came.
     assert!(server_of(&keepers[0]).lines().any(|pid| pid.trim() == before), "it was ended in the middle");
+    assert_eq!(kept.ask(), "HTTP/1.1 200 OK");
     slow.stdout.as_mut().unwrap().read_to_end(&mut whole).unwrap();
     assert!(slow.wait().unwrap().success());
     assert!(whole == noise, "another {} bytes", whole.len());
 
     over.store(true, Ordering::Relaxed);
     assert!(asking.join().unwrap() > 3);
+    // With the last connection it ends.
+    drop(kept);
+    until_ended(&former);
 
     // Both are killed. Nobody can save what they were answering; who comes once they are gone is only kept waiting.
     for keeper in &keepers {
         for pid in server_of(keeper).lines() {
-            let ended = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
-            let ended = rustix::process::pidfd_open(ended, rustix::process::PidfdFlags::empty()).unwrap();
-            root().run("kill", &["-9", pid.trim()]).ok();
-            let mut ended = [rustix::event::PollFd::new(&ended, rustix::event::PollFlags::IN)];
-            rustix::event::poll(&mut ended, None).unwrap();
+            // The former writer ends by itself, maybe just now.
+            let Some(server) = process(pid) else { continue };
+            let _ = rustix::process::pidfd_send_signal(&server, rustix::process::Signal::KILL);
+            until_ended(&server);
         }
     }
     root().run("curl", &renewed).ok();
