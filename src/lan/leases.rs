@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{OwnedMutexGuard, broadcast, mpsc, oneshot, watch};
 
 use super::dhcp::{Port, Ports};
 use super::keeper::{Acquired, Command, Ground, Keeper, Unanswered, Waiter};
@@ -30,9 +30,11 @@ pub struct Leases {
 pub struct Handle {
     commands: mpsc::Sender<Command>,
     view: watch::Receiver<LeaseView>,
-    /// Held by a handler for as long as it works on this lease's endpoint.
-    pub gate: Arc<tokio::sync::Mutex<()>>,
+    gate: Arc<tokio::sync::Mutex<()>>,
 }
+
+/// Held by a handler for as long as it works on a lease's endpoint.
+pub type Gate = OwnedMutexGuard<()>;
 
 impl Leases {
     pub fn new(ground: Arc<Ground>, ports: Ports) -> Leases {
@@ -49,15 +51,23 @@ impl Leases {
 
     /// The keeper of the record's lease, started if there is none. Its name, tenure and chosen address become the record's.
     pub async fn open(self: &Arc<Self>, record: LeaseRecord, parent: &str) -> Result<Handle> {
-        let key = Key::new(&record.network, record.mac);
-        let describe = Command::Describe(record.hostname.clone(), record.tenure, record.fixed);
-        let known = self.find(&key);
-        let handle = match known {
-            Some(handle) => handle,
-            None => self.start(record, parent, false)?,
-        };
-        handle.tell(describe).await?;
-        Ok(handle)
+        loop {
+            let handle = self.start(record.clone(), parent, false)?;
+            if handle.describe(&record).await {
+                return Ok(handle);
+            }
+        }
+    }
+
+    /// The same with its gate.
+    pub async fn enter(self: &Arc<Self>, record: LeaseRecord, parent: &str) -> Result<(Handle, Gate)> {
+        loop {
+            let handle = self.start(record.clone(), parent, false)?;
+            let gate = handle.gate().await;
+            if handle.describe(&record).await {
+                return Ok((handle, gate));
+            }
+        }
     }
 
     /// Goes on with the lease of an earlier process.
@@ -119,6 +129,22 @@ impl Handle {
 
     pub fn watch(&self) -> watch::Receiver<LeaseView> {
         self.view.clone()
+    }
+
+    pub async fn gate(&self) -> Gate {
+        self.gate.clone().lock_owned().await
+    }
+
+    /// Tells the keeper what the record says of itself. False: it has ended, with nothing more to write, so that another
+    /// one can be started.
+    async fn describe(&self, record: &LeaseRecord) -> bool {
+        let (heard, hears) = oneshot::channel();
+        let described = Command::Describe(record.hostname.clone(), record.tenure, record.fixed, heard);
+        let described = self.tell(described).await.is_ok() && hears.await.is_ok();
+        if !described {
+            self.commands.closed().await;
+        }
+        described
     }
 
     async fn tell(&self, command: Command) -> Result<()> {
@@ -223,24 +249,31 @@ impl Handle {
         self.ask(Command::Record).await
     }
 
-    /// Tells the server and forgets the lease. A keeper that ended in this moment had nothing left to give back.
+    /// The same; none if it is not kept any more.
+    pub async fn kept(&self) -> Result<Option<LeaseRecord>> {
+        self.unless_gone(self.record().await.map(Some))
+    }
+
+    /// Tells the server and forgets the lease; its keeper has ended then. One that ended in this moment had nothing left
+    /// to give back.
     pub async fn release(&self) -> Result<()> {
-        self.unless_gone(self.ask(Command::Release).await)
+        let released = self.unless_gone(self.ask(Command::Release).await);
+        self.commands.closed().await;
+        released
     }
 
     /// The same where nobody will use it again.
     pub async fn release_invented(&self) -> Result<()> {
-        let tenure = self.record().await.map(|record| record.tenure);
-        match tenure {
-            Ok(Tenure::Invented) => self.release().await,
-            other => self.unless_gone(other.map(drop)),
+        match self.kept().await?.map(|record| record.tenure) {
+            Some(Tenure::Invented) => self.release().await,
+            _ => Ok(()),
         }
     }
 
     /// What failed since the keeper has ended did not fail.
-    fn unless_gone(&self, done: Result<()>) -> Result<()> {
+    fn unless_gone<T: Default>(&self, done: Result<T>) -> Result<T> {
         match done {
-            Err(_) if self.commands.is_closed() => Ok(()),
+            Err(_) if self.commands.is_closed() => Ok(T::default()),
             other => other,
         }
     }

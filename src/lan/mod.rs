@@ -243,18 +243,15 @@ impl Lan {
 
     /// The last things that happened to a lease, oldest first. Nothing if it is not kept.
     pub async fn journal(&self, network: &str, mac: Mac) -> Result<Vec<Entry>> {
-        match self.leases.find(&Key::new(network, mac)) {
-            Some(handle) => Ok(handle.record().await?.journal),
-            None => Ok(Vec::new()),
-        }
+        let Some(handle) = self.leases.find(&Key::new(network, mac)) else { return Ok(Vec::new()) };
+        Ok(handle.kept().await?.map(|record| record.journal).unwrap_or_default())
     }
 
     /// The IPv6 addresses that an attached container has chosen from the LAN's prefixes, asked of its kernel now.
     pub async fn ipv6(&self, network: &str, mac: Mac) -> Result<Vec<Ipv6Addr>> {
         let Some(handle) = self.leases.find(&Key::new(network, mac)) else { return Ok(Vec::new()) };
-        let Some(sandbox) = handle.record().await?.endpoint.and_then(|e| e.sandbox) else {
-            return Ok(Vec::new());
-        };
+        let sandbox = handle.kept().await?.and_then(|record| record.endpoint?.sandbox);
+        let Some(sandbox) = sandbox else { return Ok(Vec::new()) };
         match sandbox::Inside::find(&sandbox, mac).await? {
             Some(inside) => inside.ipv6().await,
             None => Ok(Vec::new()),

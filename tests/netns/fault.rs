@@ -173,6 +173,22 @@ fn a_mac_in_use_is_named() {
 }
 
 #[test]
+fn a_container_may_start_while_its_last_lease_is_released() {
+    world::run(|world| async move {
+        let _server = Server::start(&world);
+        let (lan, dockerd) = world.ready().await;
+        for round in 0..50 {
+            let id = format!("e{round}");
+            let (released, created) =
+                tokio::join!(lan.release(NETWORK, MAC), dockerd.create_endpoint(&id, MAC));
+            released.unwrap();
+            created.unwrap();
+            dockerd.call("DeleteEndpoint", json!({"NetworkID": NETWORK, "EndpointID": id})).await.unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_mac_that_its_last_container_still_has_is_waited_for() {
     world::run(|world| async move {
         let _server = Server::start(&world);
@@ -186,10 +202,13 @@ fn a_mac_that_its_last_container_still_has_is_waited_for() {
         lan.release(NETWORK, MAC).await.unwrap();
         assert!(world.records().is_empty());
         let asking = dockerd.clone();
-        let asked = tokio::spawn(async move { asking.create_endpoint("e2", MAC).await });
+        let mut asked = tokio::spawn(async move { asking.create_endpoint("e2", MAC).await });
         // The link that tries for it is there.
         let mut kernel = crate::kernel::Kernel::of_this_thread();
-        kernel.until(|| sh("ip -brief link").contains("moor-")).await;
+        tokio::select! {
+            () = kernel.until(|| sh("ip -brief link").contains("moor-")) => {}
+            ended = &mut asked => panic!("it has not waited: {ended:?}"),
+        }
         container.end();
         let created = asked.await.unwrap().unwrap();
         dockerd.join("e2", &created).await.sh("ping -c1 -W5 10.77.0.1");

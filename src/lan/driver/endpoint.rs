@@ -27,8 +27,7 @@ pub async fn create(lan: Arc<Lan>, request: CreateEndpoint) -> Result<CreatedEnd
     let key = Key::new(&network.id, asked.mac);
     let record = LeaseRecord::new(&network.id, asked.mac, &asked.hostname, asked.tenure);
     let record = LeaseRecord { fixed: asked.fixed, ..record };
-    let handle = lan.leases.open(record, &network.parent).await?;
-    let _gate = handle.gate.clone().lock_owned().await;
+    let (handle, _gate) = lan.leases.enter(record, &network.parent).await?;
     let link = link_name(&request.endpoint);
     let worn = handle.record().await?.worn || lan.has_just_left(asked.mac);
 
@@ -135,7 +134,7 @@ fn invented() -> Mac {
 /// Hands the link to dockerd, and then waits in the background until it is in the sandbox.
 pub async fn join(lan: Arc<Lan>, request: Join) -> Result<Joined> {
     let (handle, key) = lan.endpoint(&request.endpoint)?;
-    let _gate = handle.gate.clone().lock_owned().await;
+    let _gate = handle.gate().await;
     let link = link_name(&request.endpoint);
     let view = handle.view();
     if !lan.host.has(&link).await? {
@@ -182,7 +181,7 @@ pub async fn delete(lan: Arc<Lan>, request: OfEndpoint) -> Result<Nothing> {
     let handle = park(&lan, &request).await?;
     lan.host.discard(&link_name(&request.endpoint)).await?;
     if let Some(handle) = handle {
-        let _gate = handle.gate.clone().lock_owned().await;
+        let _gate = handle.gate().await;
         handle.release_invented().await?;
     }
     lan.endpoints().remove(&request.endpoint);
@@ -194,7 +193,7 @@ async fn park(lan: &Arc<Lan>, request: &OfEndpoint) -> Result<Option<Handle>> {
     lan.arrivals().remove(&request.endpoint);
     let Ok((handle, key)) = lan.endpoint(&request.endpoint) else { return Ok(None) };
     lan.leaves(key.mac);
-    let _gate = handle.gate.clone().lock_owned().await;
+    let _gate = handle.gate().await;
     handle.leave(&request.endpoint).await?;
     Ok(Some(handle))
 }

@@ -48,8 +48,8 @@ pub enum Command {
     /// Somebody wants the address; the answer comes when it is bound, or with [`Command::Deadline`].
     Acquire(Waiter),
     Deadline,
-    /// Name and tenure it is known by from now on, and the address that a person chose.
-    Describe(String, Tenure, Option<Fixed>),
+    /// Name and tenure it is known by from now on, and the address that a person chose. Answered when that is so.
+    Describe(String, Tenure, Option<Fixed>, oneshot::Sender<()>),
     /// An endpoint uses the lease. Answered when that is on disk.
     Claim(Endpoint, oneshot::Sender<Result<()>>),
     /// The endpoint's link is in its sandbox, and up. The endpoint's ID.
@@ -154,6 +154,7 @@ impl Keeper {
         loop {
             // Answers to an Acquire that nobody waits for any more.
             self.waiting.retain(|waiter| !waiter.answer.is_closed());
+            let was_for_nothing = self.is_for_nothing();
             tokio::select! {
                 expired = self.timer.expired() => match expired {
                     Ok(()) => self.wake().await,
@@ -175,8 +176,8 @@ impl Keeper {
                     },
                 },
             }
-            if self.machine.deadline().is_none() && self.machine.lease().is_none() && self.is_idle() {
-                // A foreign container's lease ran out while it was stopped.
+            // A foreign container's lease ran out while it was stopped. Whoever has just opened it will say what it is for.
+            if self.is_for_nothing() && !was_for_nothing {
                 let _ = self.erase().await;
                 return;
             }
@@ -202,7 +203,7 @@ impl Keeper {
                     self.disappoint();
                 }
             }
-            Command::Describe(hostname, tenure, fixed) => {
+            Command::Describe(hostname, tenure, fixed, heard) => {
                 if self.record.fixed != fixed {
                     self.rededicate(fixed).await;
                 }
@@ -211,6 +212,7 @@ impl Keeper {
                     self.machine.keep(tenure == Tenure::Pinned);
                     self.dirty = true;
                 }
+                let _ = heard.send(());
             }
             Command::Claim(endpoint, answer) => {
                 let _ = answer.send(self.claim(endpoint).await);
@@ -248,6 +250,11 @@ impl Keeper {
     /// Whether there is an address by the machine's word.
     fn is_usable(&self) -> bool {
         self.machine.state().is_bound() && self.machine.lease().is_some()
+    }
+
+    /// Whether there is no lease, nobody who wants one, and none is sought.
+    fn is_for_nothing(&self) -> bool {
+        self.machine.deadline().is_none() && self.machine.lease().is_none() && self.is_idle()
     }
 
     fn is_idle(&self) -> bool {
