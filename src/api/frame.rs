@@ -1,5 +1,7 @@
 //! What travels on an `enter` connection once it is upgraded: one byte of kind, four of length (big endian), payload.
 
+use std::io::ErrorKind;
+
 use anyhow::{Result, bail, ensure};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -26,11 +28,14 @@ pub enum Frame {
     Failed(Box<Fault>),
 }
 
-/// Reads one frame; `None` at the end of the stream.
+/// Reads one frame; `None` at the end of the stream, which the kernel calls a reset where the other side had not read
+/// everything (unix(7)).
 pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<Frame>> {
     let kind = match from.read_u8().await {
         Ok(kind) => kind,
-        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(e) if matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
+            return Ok(None);
+        }
         Err(e) => return Err(e.into()),
     };
     let length = from.read_u32().await? as usize;

@@ -17,7 +17,7 @@ use moorage::api::frame::{self, Frame, PROTOCOL};
 use moorage::report::{Fault, Kind};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::termios::{Winsize, tcsetwinsize};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
 use crate::terminal::{cooked, on, shown, terminal};
@@ -106,6 +106,20 @@ async fn how_it_may_end() {
         assert_eq!(said.code, Some(code), "{said:?}");
         assert!(said.err.starts_with(error), "{said:?}");
     }
+}
+
+#[tokio::test]
+async fn a_daemon_that_had_not_read_everything_went_away_as_well() {
+    let (world, mut inside) = world();
+    let mut child = world.program(MOORAGE, &["enter-container", "x"]).stdin(Stdio::piped()).spawn().unwrap();
+    let (_, mut connection) = inside.recv().await.unwrap();
+    child.stdin.as_mut().unwrap().write_all(&[b'x'; 4096]).await.unwrap();
+    // What follows the length is written at once, so it is there.
+    connection.read_exact(&mut [0; 6]).await.unwrap();
+    drop(connection);
+    let said: Said = child.wait_with_output().await.unwrap().into();
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.starts_with("error: the daemon went away"), "{said:?}");
 }
 
 /// `enter-container x` on this terminal, which becomes its controlling one so that it is told of a new size.
