@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use tokio::sync::{OwnedMutexGuard, broadcast, mpsc, oneshot, watch};
 
 use super::dhcp::{Port, Ports};
@@ -17,6 +17,7 @@ use crate::spec::network::OnTimeout;
 
 /// Commands that may wait for one keeper.
 const BACKLOG: usize = 8;
+const ENDED: &str = "the lease was released in this moment; try again";
 
 /// The table of keepers.
 pub struct Leases {
@@ -35,6 +36,18 @@ pub struct Handle {
 
 /// Held by a handler for as long as it works on a lease's endpoint.
 pub type Gate = OwnedMutexGuard<()>;
+
+/// A lease that was opened for an endpoint, with its gate.
+pub struct Entered {
+    pub handle: Handle,
+    _gate: Gate,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.handle.forget();
+    }
+}
 
 impl Leases {
     pub fn new(ground: Arc<Ground>, ports: Ports) -> Leases {
@@ -59,13 +72,13 @@ impl Leases {
         }
     }
 
-    /// The same with its gate.
-    pub async fn enter(self: &Arc<Self>, record: LeaseRecord, parent: &str) -> Result<(Handle, Gate)> {
+    /// The same with its gate. Where nothing has come of it in the end, the lease is forgotten.
+    pub async fn enter(self: &Arc<Self>, record: LeaseRecord, parent: &str) -> Result<Entered> {
         loop {
             let handle = self.start(record.clone(), parent, false)?;
             let gate = handle.gate().await;
             if handle.describe(&record).await {
-                return Ok((handle, gate));
+                return Ok(Entered { handle, _gate: gate });
             }
         }
     }
@@ -136,25 +149,36 @@ impl Handle {
     }
 
     /// Tells the keeper what the record says of itself. False: it has ended, with nothing more to write, so that another
-    /// one can be started.
+    /// one can be started. Cancel-safe: see [`Handle::acquire`].
     async fn describe(&self, record: &LeaseRecord) -> bool {
+        let forget = ForgetOnDrop(&self.commands);
         let (heard, hears) = oneshot::channel();
         let described = Command::Describe(record.hostname.clone(), record.tenure, record.fixed, heard);
-        let described = self.tell(described).await.is_ok() && hears.await.is_ok();
+        let described = self.tell(described).await.is_ok() && self.answer(hears).await.is_ok();
         if !described {
             self.commands.closed().await;
         }
+        std::mem::forget(forget);
         described
     }
 
     async fn tell(&self, command: Command) -> Result<()> {
-        self.commands.send(command).await.ok().context("the lease was released in this moment; try again")
+        self.commands.send(command).await.ok().context(ENDED)
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command) -> Result<T> {
         let (answer, answered) = oneshot::channel();
         self.tell(command(answer)).await?;
-        answered.await.context("the lease was released in this moment; try again")?
+        self.answer(answered).await?
+    }
+
+    /// What the keeper answers. A command that comes as it ends stays in its mailbox for as long as there are senders.
+    async fn answer<T>(&self, mut answered: oneshot::Receiver<T>) -> Result<T> {
+        tokio::select! {
+            answer = &mut answered => answer.ok(),
+            () = self.commands.closed() => answered.try_recv().ok(),
+        }
+        .context(ENDED)
     }
 
     /// An address that may be used, waiting at most `wait` for a server. If none answers and there never was a lease,
@@ -167,8 +191,9 @@ impl Handle {
         on_timeout: OnTimeout,
     ) -> Result<Acquired> {
         let forget = ForgetOnDrop(&self.commands);
-        let (answer, mut answered) = oneshot::channel();
+        let (answer, answered) = oneshot::channel();
         self.tell(Command::Acquire(Waiter { endpoint, answer })).await?;
+        let mut answered = std::pin::pin!(self.answer(answered));
         let answer = match tokio::time::timeout(wait, &mut answered).await {
             Ok(answer) => answer,
             Err(_elapsed) => {
@@ -176,20 +201,17 @@ impl Handle {
                 answered.await
             }
         };
-        match answer {
-            Ok(Ok(acquired)) => {
+        match answer? {
+            Ok(acquired) => {
                 std::mem::forget(forget);
                 Ok(acquired)
             }
             // A chosen address that another machine has is not sought any further.
-            Ok(Err(Unanswered))
-                if on_timeout == OnTimeout::Background && self.view().state != State::Static =>
-            {
+            Err(Unanswered) if on_timeout == OnTimeout::Background && self.view().state != State::Static => {
                 std::mem::forget(forget);
                 Ok(Acquired { view: self.view(), claimed: false })
             }
-            Ok(Err(Unanswered)) => Err(self.unanswered(wait).into()),
-            Err(_dropped) => bail!("the lease was released in this moment; try again"),
+            Err(Unanswered) => Err(self.unanswered(wait).into()),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use moorage::lan::Config;
+use moorage::lan::{Config, State};
 use moorage::report::{Fault, Kind};
 use moorage::spec::network::OnTimeout;
 use serde_json::json;
@@ -51,22 +51,23 @@ fn without_a_server_the_start_fails_in_time_and_says_what_to_check() {
 fn a_reservation_nobody_waits_for_is_given_up() {
     world::run(|world| async move {
         let (lan, _dockerd) = world.ready().await;
-        {
-            let mut reserving = std::pin::pin!(lan.reserve(NETWORK, MAC, "demo-main-ann"));
-            let appears = async {
-                while lan.watch(NETWORK, MAC).is_none() {
+        let moments: [fn(State) -> bool; 2] =
+            [|_as_soon_as_it_is_there| true, |state| state == State::Selecting];
+        for moment in moments {
+            let reached = async {
+                while lan.watch(NETWORK, MAC).is_none_or(|watch| !moment(watch.borrow().state)) {
                     tokio::task::yield_now().await;
                 }
             };
             tokio::select! {
-                _ = &mut reserving => panic!("there is no server"),
-                () = appears => {}
+                biased;
+                () = reached => {}
+                _ = lan.reserve(NETWORK, MAC, "demo-main-ann") => panic!("there is no server"),
             }
-            until(&lan, MAC, |view| view.state == moorage::lan::State::Selecting).await;
-        }
-        if let Some(mut watch) = lan.watch(NETWORK, MAC) {
-            let ended = async { while watch.changed().await.is_ok() {} };
-            tokio::time::timeout(SOON, ended).await.unwrap();
+            if let Some(mut watch) = lan.watch(NETWORK, MAC) {
+                let ended = async { while watch.changed().await.is_ok() {} };
+                tokio::time::timeout(SOON, ended).await.unwrap();
+            }
         }
         assert!(lan.leases().is_empty());
         assert!(world.records().is_empty());

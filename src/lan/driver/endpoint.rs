@@ -27,7 +27,8 @@ pub async fn create(lan: Arc<Lan>, request: CreateEndpoint) -> Result<CreatedEnd
     let key = Key::new(&network.id, asked.mac);
     let record = LeaseRecord::new(&network.id, asked.mac, &asked.hostname, asked.tenure);
     let record = LeaseRecord { fixed: asked.fixed, ..record };
-    let (handle, _gate) = lan.leases.enter(record, &network.parent).await?;
+    let entered = lan.leases.enter(record, &network.parent).await?;
+    let handle = &entered.handle;
     let link = link_name(&request.endpoint);
     let worn = handle.record().await?.worn || lan.has_just_left(asked.mac);
 
@@ -54,7 +55,6 @@ pub async fn create(lan: Arc<Lan>, request: CreateEndpoint) -> Result<CreatedEnd
                 tracing::warn!(%link, "left behind: {more:#}");
             }
             let _ = handle.leave(&request.endpoint).await;
-            handle.forget();
             if asked.tenure == Tenure::Invented {
                 let _ = handle.release().await;
             }
